@@ -1,0 +1,47 @@
+/*
+ * Every atomic access of the core goes through these names, so that a model checker can redirect them.
+ * No fences: ThreadSanitizer does not see them. Each use states what it pairs with and why a weaker order is wrong.
+ */
+#ifndef BITACTOR_ATOMIC_H
+#define BITACTOR_ATOMIC_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#ifndef BA_ATOMIC_REDIRECT
+#define BA_ATOMIC(type) _Atomic(type)
+#define ba_load_relaxed(p) atomic_load_explicit((p), memory_order_relaxed)
+#define ba_load_acquire(p) atomic_load_explicit((p), memory_order_acquire)
+#define ba_load_seq_cst(p) atomic_load_explicit((p), memory_order_seq_cst)
+#define ba_store_relaxed(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
+#define ba_store_release(p, v) atomic_store_explicit((p), (v), memory_order_release)
+#define ba_store_seq_cst(p, v) atomic_store_explicit((p), (v), memory_order_seq_cst)
+#define ba_exchange_acq_rel(p, v) atomic_exchange_explicit((p), (v), memory_order_acq_rel)
+#define ba_exchange_seq_cst(p, v) atomic_exchange_explicit((p), (v), memory_order_seq_cst)
+#define ba_fetch_add_relaxed(p, v) atomic_fetch_add_explicit((p), (v), memory_order_relaxed)
+#define ba_fetch_add_release(p, v) atomic_fetch_add_explicit((p), (v), memory_order_release)
+#define ba_fetch_add_acq_rel(p, v) atomic_fetch_add_explicit((p), (v), memory_order_acq_rel)
+#define ba_fetch_add_seq_cst(p, v) atomic_fetch_add_explicit((p), (v), memory_order_seq_cst)
+#define ba_cas_weak_relaxed(p, expected, desired)                                                                      \
+  atomic_compare_exchange_weak_explicit((p), (expected), (desired), memory_order_relaxed, memory_order_relaxed)
+#define ba_cas_weak_acq_rel(p, expected, desired)                                                                      \
+  atomic_compare_exchange_weak_explicit((p), (expected), (desired), memory_order_acq_rel, memory_order_acquire)
+#define ba_cas_strong_acq_rel(p, expected, desired)                                                                    \
+  atomic_compare_exchange_strong_explicit((p), (expected), (desired), memory_order_acq_rel, memory_order_acquire)
+#else
+#include BA_ATOMIC_REDIRECT
+#endif
+
+#define BA_CACHE_LINE 64
+#define BA_ALIGNED_LINE _Alignas(BA_CACHE_LINE)
+
+/* One step of a spin loop: tells the core that another thread is awaited. */
+static inline void ba_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ __volatile__("isb");
+#endif
+}
+
+#endif

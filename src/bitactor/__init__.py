@@ -1,0 +1,1 @@
+"""Keyed actors over streams of tiny fixed-size events."""
