@@ -9,7 +9,7 @@
   do {                                                                                                                 \
     if (!(cond)) {                                                                                                     \
       fprintf(stderr, "%s:%d: %s does not hold: ", __FILE__, __LINE__, #cond);                                         \
-      fprintf(stderr, "" __VA_ARGS__);                                                                                 \
+      fprintf(stderr, __VA_ARGS__);                                                                                    \
       fputc('\n', stderr);                                                                                             \
       abort();                                                                                                         \
     }                                                                                                                  \

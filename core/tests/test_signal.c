@@ -3,16 +3,22 @@
 
 #include "check.h"
 
+static const struct {
+  uint64_t key;
+  uint8_t partition;
+} vectors[] = {{UINT64_C(0x0), 0}, {UINT64_C(0x1), 44}, {UINT64_C(0x2), 39}, {UINT64_C(0x3), 14}, {UINT64_C(0x2a), 12}, {UINT64_C(0x3e8), 1}, {UINT64_C(0x100000000), 25}, {UINT64_C(0x8000000000000000), 19}, {UINT64_C(0xffffffffffffffff), 33}, {UINT64_C(0x123456789abcdef), 42}};
+
+enum { VECTORS = sizeof(vectors) / sizeof(vectors[0]) };
+
 int main(void) {
-  static const struct {
-    uint64_t key;
-    uint8_t partition;
-  } vectors[] = {{0, 0}, {1, 0}};
-  CHECK(ba_partition(vectors[0].key) == vectors[0].partition);
-  ba_signal s[3] = {{.key = 1}, {.key = 2}, {.key = UINT64_MAX}};
-  uint8_t parts[3];
-  ba_partitions(s, 3, parts);
-  for (int i = 0; i < 3; i++) CHECK(parts[i] == ba_partition(s[i].key), "signal %d", i);
+  ba_signal signals[VECTORS] = {0};
+  uint8_t parts[VECTORS];
+  for (int i = 0; i < VECTORS; i++) signals[i].key = vectors[i].key;
+  ba_partitions(signals, VECTORS, parts);
+  for (int i = 0; i < VECTORS; i++) {
+    CHECK(parts[i] == vectors[i].partition, "key %llx is in partition %d, not %d", (unsigned long long)vectors[i].key,
+          parts[i], vectors[i].partition);
+  }
   puts("test_signal: ok");
   return 0;
 }
