@@ -6,7 +6,16 @@
 static const struct {
   uint64_t key;
   uint8_t partition;
-} vectors[] = {{UINT64_C(0x0), 0}, {UINT64_C(0x1), 44}, {UINT64_C(0x2), 39}, {UINT64_C(0x3), 14}, {UINT64_C(0x2a), 12}, {UINT64_C(0x3e8), 1}, {UINT64_C(0x100000000), 25}, {UINT64_C(0x8000000000000000), 19}, {UINT64_C(0xffffffffffffffff), 33}, {UINT64_C(0x123456789abcdef), 42}};
+} vectors[] = {{UINT64_C(0x0), 0},
+               {UINT64_C(0x1), 44},
+               {UINT64_C(0x2), 39},
+               {UINT64_C(0x3), 14},
+               {UINT64_C(0x2a), 12},
+               {UINT64_C(0x3e8), 1},
+               {UINT64_C(0x100000000), 25},
+               {UINT64_C(0x8000000000000000), 19},
+               {UINT64_C(0xffffffffffffffff), 33},
+               {UINT64_C(0x123456789abcdef), 42}};
 
 enum { VECTORS = sizeof(vectors) / sizeof(vectors[0]) };
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     # The rows of _HOME again, for type checkers, as `from bitactor.ring import Ring as Ring`, one a line, sorted.
-    pass
+    pass  # noqa: TC005
 
 # Public name -> the module that defines it under that name. One a line, sorted.
 _HOME: Final[dict[str, str]] = {}
@@ -33,9 +33,9 @@ def _refuse_free_threading() -> None:
 _refuse_free_threading()
 
 if not TYPE_CHECKING:  # type checkers see the imports above, so that a mistyped name is an error to them
-    __all__ = ["__version__", *sorted(_HOME)]
+    __all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
 
-    def __getattr__(name):
+    def __getattr__(name: str) -> object:
         """Load a public name on its first use (PEP 562); AttributeError suggests the nearest one."""
         if name not in _HOME:
             import difflib
@@ -47,6 +47,6 @@ if not TYPE_CHECKING:  # type checkers see the imports above, so that a mistyped
         globals()[name] = value  # the next use is a plain lookup
         return value
 
-    def __dir__():
+    def __dir__() -> list[str]:
         """Public names, loaded or not."""
         return list(__all__)

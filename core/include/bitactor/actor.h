@@ -30,11 +30,11 @@ typedef struct ba_emit {
 _Static_assert(sizeof(ba_emit) == 40, "layout is frozen");
 
 typedef struct ba_ctx {
-  uint32_t size;         /* bytes of this structure in the engine that calls; fields are only ever appended */
-  uint32_t status;       /* enum ba_status; preset to BA_FAILED, set by the handler before it returns */
-  uint32_t error;        /* with BA_RAISED: the handler's own code of what was raised */
-  uint32_t emit_n;       /* emits[0..emit_n) are taken; the handler appends */
-  uint32_t emit_cap;     /* capacity of emits, at least BA_EMITS_MIN */
+  uint32_t size;     /* bytes of this structure in the engine that calls; fields are only ever appended */
+  uint32_t status;   /* enum ba_status; preset to BA_FAILED, set by the handler before it returns */
+  uint32_t error;    /* with BA_RAISED: the handler's own code of what was raised */
+  uint32_t emit_n;   /* emits[0..emit_n) are taken; the handler appends */
+  uint32_t emit_cap; /* capacity of emits, at least BA_EMITS_MIN */
   uint32_t reserved;
   ba_emit *emits;
   uint64_t wall_ns;      /* wall time of the step, ns since the epoch; the same for every signal of the batch */

@@ -5,7 +5,8 @@
  * the partitions it owns (partition modulo shards). With 0 shards the sending thread does the work itself, one at a
  * time. The same steps give the same state and the same outputs, bit for bit, for any number of shards.
  *
- * Invariant at every step boundary: accepted = processed + queued + the sum of dropped[], each counted where it happens.
+ * Invariant at every step boundary: accepted = processed + queued + the sum of dropped[], each counted where it
+ * happens.
  */
 #ifndef BITACTOR_ENGINE_H
 #define BITACTOR_ENGINE_H
@@ -25,12 +26,12 @@ enum {
 
 enum ba_result {
   BA_OK = 0,
-  BA_TIMEOUT,       /* the wait ended first; nothing was done: call again to go on waiting */
-  BA_FULL,          /* refused: no room now, and the policy is not to wait */
-  BA_BAD_KIND,      /* a signal's kind is not declared */
-  BA_BAD_FLAGS,     /* a reserved flag bit is set */
-  BA_CLOSED,        /* the engine is closed, or a shard has failed */
-  BA_IN_ACTOR,      /* called from a handler: it would wait for itself */
+  BA_TIMEOUT,   /* the wait ended first; nothing was done: call again to go on waiting */
+  BA_FULL,      /* refused: no room now, and the policy is not to wait */
+  BA_BAD_KIND,  /* a signal's kind is not declared */
+  BA_BAD_FLAGS, /* a reserved flag bit is set */
+  BA_CLOSED,    /* the engine is closed, or a shard has failed */
+  BA_IN_ACTOR,  /* called from a handler: it would wait for itself */
   BA_NO_MEMORY,
   BA_BAD_CONFIG
 };
@@ -59,7 +60,7 @@ typedef struct ba_actor_spec {
   bool reads_wall;             /* the handler may read ctx->wall_ns */
   const uint16_t *kinds;       /* numbers it handles, in this order of declaration */
   uint32_t kind_count;
-  const uint16_t *emits;       /* numbers it may emit */
+  const uint16_t *emits; /* numbers it may emit */
   uint32_t emit_count;
 } ba_actor_spec;
 
@@ -137,9 +138,9 @@ typedef struct ba_shard_statistics {
   uint64_t position; /* of the step boundary that the counters below belong to */
   uint64_t processed;
   uint64_t dropped[BA_DROPS];
-  uint64_t emitted;            /* by handlers; = emits_processed + emits_outward + the sum of emits_dropped */
-  uint64_t emits_processed;    /* handled by actors in later waves */
-  uint64_t emits_outward;      /* of kinds that no actor handles */
+  uint64_t emitted;         /* by handlers; = emits_processed + emits_outward + the sum of emits_dropped */
+  uint64_t emits_processed; /* handled by actors in later waves */
+  uint64_t emits_outward;   /* of kinds that no actor handles */
   uint64_t emits_dropped[BA_DROPS];
   uint64_t expired;
   uint64_t steps;
@@ -151,9 +152,9 @@ typedef struct ba_shard_statistics {
 
 typedef struct ba_statistics {
   uint64_t accepted;
-  uint64_t refused;     /* signals turned away with BA_FULL; never accepted */
+  uint64_t refused; /* signals turned away with BA_FULL; never accepted */
   uint64_t dropped_full;
-  uint64_t position;    /* of the next signal to be admitted */
+  uint64_t position; /* of the next signal to be admitted */
   uint64_t steps;
   uint64_t send_waits;
   uint32_t shards;
@@ -169,7 +170,7 @@ typedef struct ba_actor_statistics {
   uint64_t exceeded; /* signals of calls whose mean ticks a signal were above the budget */
   uint64_t raised;
   uint64_t keys;
-  uint64_t key_bytes; /* beside the states */
+  uint64_t key_bytes;                       /* beside the states */
   uint64_t histogram[BA_HISTOGRAM_BUCKETS]; /* sampled signals, timed alone */
 } ba_actor_statistics;
 

@@ -1,0 +1,48 @@
+# The verbs. Each sets up what it needs in ./.venv (tools/bootstrap) and ends with the status of what it ran.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := $(CURDIR)/.venv/bin
+export PATH := $(BIN):$(PATH)
+
+COVERAGE_PERCENT_MIN ?= 90
+FUZZ_SECONDS ?= 60
+PYTEST ?= python -m pytest
+MESON_TEST := meson test --print-errorlogs --no-suite slow -C
+DEBUG := -Dpython=false -Dbuildtype=debugoptimized -Db_ndebug=false
+
+.PHONY: help
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: test
+test: ## build and run all tests: the core's with asserts through meson, then pytest
+	@tools/bootstrap test
+	@tools/meson-build build/debug $(DEBUG)
+	$(MESON_TEST) build/debug
+	$(PYTEST)
+
+.PHONY: lint
+lint: ## formatters, linters, strict types, the compiler's static analyser
+	@tools/bootstrap test dev
+	tools/lint
+
+.PHONY: sanitize
+sanitize: ## the core's tests under ThreadSanitizer, then under AddressSanitizer with UBSan
+	@tools/bootstrap --no-package
+	@tools/meson-build build/tsan $(DEBUG) -Db_sanitize=thread
+	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 $(MESON_TEST) build/tsan -t 10
+	@tools/meson-build build/asan $(DEBUG) -Db_sanitize=address,undefined
+	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(MESON_TEST) build/asan -t 10
+
+.PHONY: coverage
+coverage: ## one HTML report of Python and C together, and a number that must reach COVERAGE_PERCENT_MIN
+	@tools/bootstrap test dev
+	tools/coverage $(COVERAGE_PERCENT_MIN)
+
+.PHONY: matrix
+matrix: ## build and run a quick pytest on every Python 3.11 to 3.14 found on this machine
+	tools/matrix
+
+.PHONY: clean
+clean: ## remove what the verbs made: .venv, build, coverage
+	rm -rf .venv build coverage dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
