@@ -28,6 +28,10 @@
   atomic_compare_exchange_weak_explicit((p), (expected), (desired), memory_order_acq_rel, memory_order_acquire)
 #define ba_cas_strong_acq_rel(p, expected, desired)                                                                    \
   atomic_compare_exchange_strong_explicit((p), (expected), (desired), memory_order_acq_rel, memory_order_acquire)
+#define ba_cas_weak_seq_cst(p, expected, desired)                                                                      \
+  atomic_compare_exchange_weak_explicit((p), (expected), (desired), memory_order_seq_cst, memory_order_seq_cst)
+/* Keeps the compiler, not the machine, from moving memory accesses across; only where wait.h explains why. */
+#define ba_compiler_barrier() atomic_signal_fence(memory_order_seq_cst)
 #else
 #include BA_ATOMIC_REDIRECT
 #endif
