@@ -1,0 +1,68 @@
+/*
+ * Inside of a store, shared by store.c (one key at a time) and resolve.c (batches). Nothing else includes this.
+ * One thread at a time per store.
+ */
+#ifndef BITACTOR_STORE_IMPL_H
+#define BITACTOR_STORE_IMPL_H
+
+#include <bitactor/store.h>
+
+enum {
+  BLOCK = 16,         /* slots a partition gets at once */
+  LIST_LINE = 16,     /* block numbers in one line of a partition's list */
+  LIST_SEGMENTS = 25, /* segment 0 is one line, segment k > 0 is 1 << (k - 1) lines: 2^28 blocks at most */
+  NONE = UINT32_MAX
+};
+
+/* Place of a slot in its partition's list of instances ordered by last touch. */
+typedef struct idle_link {
+  uint32_t last_tick;
+  uint32_t prev; /* slot touched before; NONE: this is the head */
+  uint32_t next; /* slot touched after; NONE: this is the tail */
+} idle_link;
+
+typedef struct part_list {
+  uint32_t count;               /* instances */
+  uint32_t blocks;              /* blocks owned: count <= 16 * blocks */
+  uint32_t head, tail;          /* expiry list; NONE: empty */
+  uint32_t list_segments;       /* segments of the list of blocks that exist; they are never given back */
+  uint32_t list[LIST_SEGMENTS]; /* line i of the list = list[k(i)] + i, modulo 2^32 */
+} part_list;
+
+typedef uint32_t (*resolve_fn)(ba_store *store, const ba_signal *signals, const uint8_t *parts, const uint16_t *order,
+                               uint32_t n, uint32_t tick, uint32_t *slots);
+
+struct ba_store {
+  ba_table tables[BA_PARTITIONS];
+  ba_lines lines; /* buckets of all tables, and the lists of blocks */
+  ba_region states, keys, blocks, links;
+  ba_hash hash;
+  uint8_t *init;
+  resolve_fn resolve;
+  uint64_t count;              /* instances of all partitions */
+  uint32_t stride;
+  uint32_t partition_keys_max; /* UINT32_MAX: no cap */
+  uint32_t idle_ticks;         /* 0: no expiry, no links */
+  uint32_t slots_max;          /* address space is reserved for so many */
+  uint32_t block_count;        /* blocks ever handed out */
+  uint32_t free_block;         /* first free block; NONE: none */
+  uint32_t free_blocks;
+  enum ba_store_way way;
+  ba_store_counts counts;
+  part_list parts[BA_PARTITIONS];
+};
+
+static inline uint8_t *state_of(const ba_store *store, uint32_t slot) {
+  return store->states.base + (size_t)slot * store->stride;
+}
+static inline uint64_t *keys_of(const ba_store *store) { return (uint64_t *)(void *)store->keys.base; }
+static inline uint32_t *blocks_of(const ba_store *store) { return (uint32_t *)(void *)store->blocks.base; }
+static inline idle_link *links_of(const ba_store *store) { return (idle_link *)(void *)store->links.base; }
+
+/* Resolves one signal by the long way: any chain, an insert, a touch. A slot, or why it was refused. */
+uint32_t ba_store_resolve_one(ba_store *store, unsigned partition, uint64_t key, uint32_t tick);
+
+/* Records that an instance was met at a tick; starts it fresh if it was due. Stores with expiry only. */
+void ba_store_touch(ba_store *store, unsigned partition, uint32_t slot, uint32_t tick);
+
+#endif
