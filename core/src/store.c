@@ -159,7 +159,7 @@ static void unlink_slot(ba_store *store, part_list *part, uint32_t slot) {
 }
 
 static bool is_due(const ba_store *store, uint32_t slot, uint32_t tick) {
-  return (uint64_t)links_of(store)[slot].last_tick + store->idle_ticks <= tick;
+  return (uint32_t)(tick - links_of(store)[slot].last_tick) >= store->idle_ticks;
 }
 
 /* An instance in place: the state that a new one has. */
