@@ -214,13 +214,21 @@ int ba_engine_create(const ba_engine_config *config, ba_engine **out) {
 
 /* --- admission --- */
 
-static int check(const ba_engine *engine, const ba_signal *signals, uint32_t n, uint32_t *bad) {
-  /* One pass without branches; the second pass, only for bad input, finds where. */
-  uint32_t flags = 0, known = 1;
+/*
+ * One pass over a step on its way in: partitions, whether all is of one kind, and whether all may come in. Without
+ * branches in the usual cases; only bad input is looked at again, to say where.
+ */
+static int study(const ba_engine *engine, const ba_signal *signals, uint32_t n, uint8_t *parts, bool *uniform,
+                 uint32_t *bad) {
+  uint32_t other = 0, flags = 0;
   for (uint32_t i = 0; i < n; i++) {
+    other |= (uint32_t)(signals[i].kind ^ signals[0].kind);
     flags |= signals[i].flags;
-    known &= engine->kind_index[signals[i].kind] != 0;
+    parts[i] = ba_partition(signals[i].key);
   }
+  *uniform = other == 0;
+  bool known = engine->kind_index[signals[0].kind] != 0;
+  for (uint32_t i = 1; i < n && other; i++) known &= engine->kind_index[signals[i].kind] != 0;
   if (!(flags & (uint32_t)~BA_FLAGS_KNOWN) && known) return BA_OK;
   for (uint32_t i = 0; i < n; i++) {
     *bad = i;
@@ -230,7 +238,7 @@ static int check(const ba_engine *engine, const ba_signal *signals, uint32_t n, 
   return BA_OK;
 }
 
-static int send_inline(ba_engine *engine, const ba_signal *signals, const uint8_t *parts, uint32_t n,
+static int send_inline(ba_engine *engine, const ba_signal *signals, const uint8_t *parts, uint32_t n, bool uniform,
                        enum ba_full full) {
   uint64_t position, wall;
   pthread_mutex_lock(&engine->turn);
@@ -243,7 +251,7 @@ static int send_inline(ba_engine *engine, const ba_signal *signals, const uint8_
   } else {
     ba_step_ring_turn_away(&engine->ring, n, full);
   }
-  if (result == BA_OK) ba_shard_step(&engine->shards[0], signals, parts, n, wall);
+  if (result == BA_OK) ba_shard_step(&engine->shards[0], signals, parts, n, uniform, wall);
   pthread_mutex_unlock(&engine->turn);
   return result;
 }
@@ -253,13 +261,13 @@ int ba_engine_send(ba_engine *engine, const ba_signal *signals, uint32_t n, enum
   uint8_t parts[BA_FRAME_SIGNALS];
   if (ba_inside == engine) return BA_IN_ACTOR;
   if (n == 0 || n > BA_FRAME_SIGNALS) return n ? BA_BAD_CONFIG : BA_OK;
-  int result = check(engine, signals, n, bad);
+  bool uniform;
+  int result = study(engine, signals, n, parts, &uniform, bad);
   if (result != BA_OK) return result;
-  ba_partitions(signals, n, parts);
-  if (engine->inline_mode) return send_inline(engine, signals, parts, n, full);
+  if (engine->inline_mode) return send_inline(engine, signals, parts, n, uniform, full);
   uint64_t position, wall;
   result = ba_step_ring_claim(&engine->ring, n, full, timeout_ns, &position, &wall);
-  if (result == BA_OK) ba_step_ring_write(&engine->ring, position, wall, signals, parts, n);
+  if (result == BA_OK) ba_step_ring_write(&engine->ring, position, wall, signals, parts, n, uniform);
   return result;
 }
 

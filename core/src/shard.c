@@ -125,12 +125,11 @@ static void end_step(ba_shard *shard, uint64_t position) {
   ba_shard_publish(shard);
 }
 
-void ba_shard_step(ba_shard *shard, const ba_signal *signals, const uint8_t *parts, uint32_t n, uint64_t wall) {
-  uint32_t other = 0;
-  for (uint32_t i = 1; i < n; i++) other |= (uint32_t)(signals[i].kind ^ signals[0].kind);
+void ba_shard_step(ba_shard *shard, const ba_signal *signals, const uint8_t *parts, uint32_t n, bool uniform,
+                   uint64_t wall) {
   begin_step(shard, wall);
   if (shard->engine->feedback) ba_wave_begin(shard, n);
-  handle(shard, signals, parts, n, 0, shard->position, other == 0);
+  handle(shard, signals, parts, n, 0, shard->position, uniform);
   if (shard->engine->feedback) ba_waves_run(shard, shard->position, n);
   shard->now.steps++;
   end_step(shard, shard->position + n);

@@ -139,14 +139,8 @@ int ba_step_ring_claim(ba_step_ring *ring, uint32_t n, enum ba_full full, uint64
   return result;
 }
 
-static bool uniform_kind(const ba_signal *signals, uint32_t n) {
-  uint32_t other = 0;
-  for (uint32_t i = 1; i < n; i++) other |= (uint32_t)(signals[i].kind ^ signals[0].kind);
-  return other == 0;
-}
-
 void ba_step_ring_write(ba_step_ring *ring, uint64_t position, uint64_t wall, const ba_signal *signals,
-                        const uint8_t *parts, uint32_t n) {
+                        const uint8_t *parts, uint32_t n, bool uniform) {
   for (uint32_t done = 0; done < n;) {
     uint32_t block = n - done < BA_BLOCK_SIGNALS ? n - done : BA_BLOCK_SIGNALS;
     uint64_t at = (position + done) & ring->mask;
@@ -157,7 +151,7 @@ void ba_step_ring_write(ba_step_ring *ring, uint64_t position, uint64_t wall, co
     memcpy(ring->parts + at, parts + done, first);
     memcpy(ring->parts, parts + done + first, block - first);
     ring->walls[at] = wall;
-    uint64_t mark = mark_of(ring, position + done, block, done + block == n, uniform_kind(signals + done, block));
+    uint64_t mark = mark_of(ring, position + done, block, done + block == n, uniform);
     /* seq_cst: pairs with the load in ba_step_ring_ready. As a release it makes all of the block visible before its
      * mark (relaxed would let a reader see the mark and stale slots); as seq_cst it loses no wake-up (wait.h). */
     ba_store_seq_cst(&ring->marks[at], mark);

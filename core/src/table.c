@@ -20,9 +20,8 @@ static uint64_t next_random(uint64_t *seed) {
 
 ba_hash ba_hash_from_secret(const uint64_t secret[2]) {
   uint64_t one = secret[0], two = secret[1] ^ UINT64_C(0x6a09e667f3bcc908);
-  uint64_t words[4];
-  for (int i = 0; i < 4; i++) words[i] = next_random(&one) ^ next_random(&two);
-  return (ba_hash){.a_lo = words[0], .a_hi = words[1], .b_lo = words[2], .b_hi = words[3]};
+  uint64_t low = next_random(&one) ^ next_random(&two);
+  return (ba_hash){.a_lo = low | 1, .a_hi = next_random(&one) ^ next_random(&two)};
 }
 
 int ba_lines_init(ba_lines *lines, uint64_t lines_max) {

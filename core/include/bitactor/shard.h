@@ -180,7 +180,8 @@ void ba_wave_deliver_stream(ba_shard *shard, const ba_batch *batch);
 /* shard.c */
 void *ba_shard_main(void *shard);
 /* One step whose signals lie at signals[0..n) (inline), in full. */
-void ba_shard_step(ba_shard *shard, const ba_signal *signals, const uint8_t *parts, uint32_t n, uint64_t wall);
+void ba_shard_step(ba_shard *shard, const ba_signal *signals, const uint8_t *parts, uint32_t n, bool uniform,
+                   uint64_t wall);
 void ba_shard_publish(ba_shard *shard);
 void ba_shard_read_published(ba_shard *shard, ba_shard_statistics *out);
 void ba_shard_dead_letter(ba_shard *shard, const ba_batch *batch, uint32_t i, uint32_t actor, uint32_t error,

@@ -66,9 +66,9 @@ int ba_step_ring_claim(ba_step_ring *ring, uint32_t n, enum ba_full full, uint64
 int ba_step_ring_admit(ba_step_ring *ring, uint32_t n, uint64_t *position, uint64_t *wall);
 /* Counts n signals that were not admitted: dropped with BA_FULL_DROP, else refused. */
 void ba_step_ring_turn_away(ba_step_ring *ring, uint32_t n, enum ba_full full);
-/* Writes and publishes a claimed step. The claiming thread; never waits. */
+/* Writes and publishes a claimed step; uniform: all of one kind. The claiming thread; never waits. */
 void ba_step_ring_write(ba_step_ring *ring, uint64_t position, uint64_t wall, const ba_signal *signals,
-                        const uint8_t *parts, uint32_t n);
+                        const uint8_t *parts, uint32_t n, bool uniform);
 
 /* Whether a block begins at position and is published. Its reader. */
 static inline bool ba_step_ring_ready(ba_step_ring *ring, uint64_t position, ba_block *block) {

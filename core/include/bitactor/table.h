@@ -48,9 +48,10 @@ typedef struct ba_lines {
   uint32_t free_n; /* length of that list */
 } ba_lines;
 
-/* h(key) = ((a * key + b) mod 2^128) >> 64 */
+/* h(key) = (a * key mod 2^128) >> 64, of which tables use the low 32 bits at most: multiply-shift, universal (Dietzfelbinger
+ * et al., 1997): two keys chosen without knowing a share an index of l bits with probability 2 / 2^l at most. */
 typedef struct ba_hash {
-  uint64_t a_lo, a_hi, b_lo, b_hi;
+  uint64_t a_lo, a_hi;
 } ba_hash;
 
 typedef struct ba_table {
@@ -70,8 +71,7 @@ ba_hash ba_hash_from_secret(const uint64_t secret[2]);
 
 static inline uint64_t ba_hash_of(const ba_hash *hash, uint64_t key) {
   __extension__ typedef unsigned __int128 u128;
-  const u128 low = (u128)hash->a_lo * key + hash->b_lo;
-  return (uint64_t)(low >> 64) + hash->a_hi * key + hash->b_hi;
+  return (uint64_t)((u128)hash->a_lo * key >> 64) + hash->a_hi * key;
 }
 
 /* Reserves room for `lines` lines. 0: done. -1: no memory; ba_lines_free is then harmless. */
@@ -88,8 +88,8 @@ static inline ba_bucket *ba_lines_at(const ba_lines *lines, uint32_t line) {
 /* First bucket of the chain where a key of hash h is or would be. Never null; pure. */
 static inline ba_bucket *ba_table_bucket(const uint8_t *lines_base, const ba_table *table, uint64_t h) {
   uint32_t index = (uint32_t)h & table->hi_mask;
-  const uint32_t low = index & table->lo_mask;
-  index = index < table->buckets ? index : low;
+  /* Arithmetic, not a branch: half of the keys go either way, and a mispredicted branch costs more than the rest. */
+  index -= (table->hi_mask - table->lo_mask) & -(uint32_t)(index >= table->buckets);
   const uint32_t line = table->segments[29 - __builtin_clz(index | (BA_TABLE_FIRST - 1))] + index;
   return (ba_bucket *)(void *)(lines_base + (size_t)line * BA_LINE_BYTES);
 }
