@@ -9,11 +9,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    # The rows of _HOME again, for type checkers, as `from bitactor.ring import Ring as Ring`, one a line, sorted.
-    pass  # noqa: TC005
+    from bitactor.engine import ClosedError as ClosedError
+    from bitactor.engine import Engine as Engine
+    from bitactor.engine import OutputsFullError as OutputsFullError
+    from bitactor.engine import SignalError as SignalError
+    from bitactor.outputs import Subscription as Subscription
+    from bitactor.schema import field as field
+    from bitactor.schema import Kind as Kind
+    from bitactor.signals import make_signals as make_signals
+    from bitactor.signals import OUTPUT_DTYPE as OUTPUT_DTYPE
+    from bitactor.signals import SIGNAL_DTYPE as SIGNAL_DTYPE
+    from bitactor.signals import signal_dtype as signal_dtype
+    from bitactor.signals import text_key as text_key
+    from bitactor.statistics import DeadLetter as DeadLetter
+    from bitactor.statistics import Statistics as Statistics
+    from bitactor.tables import State as State
+    from bitactor.tables import Table as Table
 
 # Public name -> the module that defines it under that name. One a line, sorted.
-_HOME: Final[dict[str, str]] = {}
+_HOME: Final[dict[str, str]] = {
+    "ClosedError": "bitactor.engine",
+    "DeadLetter": "bitactor.statistics",
+    "Engine": "bitactor.engine",
+    "Kind": "bitactor.schema",
+    "OUTPUT_DTYPE": "bitactor.signals",
+    "OutputsFullError": "bitactor.engine",
+    "SIGNAL_DTYPE": "bitactor.signals",
+    "SignalError": "bitactor.engine",
+    "State": "bitactor.tables",
+    "Statistics": "bitactor.statistics",
+    "Subscription": "bitactor.outputs",
+    "Table": "bitactor.tables",
+    "field": "bitactor.schema",
+    "make_signals": "bitactor.signals",
+    "signal_dtype": "bitactor.signals",
+    "text_key": "bitactor.signals",
+}
 
 __version__: Final = "0.1.0"
 

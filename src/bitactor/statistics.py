@@ -1,0 +1,177 @@
+"""What an engine counted: frozen figures, each term counted where it happens, none derived from the others."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bitactor._core._engine import histogram_floors, ticks_hz
+from bitactor.signals import signal_dtype
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bitactor.actors import Actor
+    from bitactor.schema import Kind
+
+_REASONS = ("full", "unhandled", "raised", "key_cap", "no_memory", "bound", "bad_emit")
+
+
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """Ticks of the machine's counter that a handler took for a signal; `hz` of them are a second. Not core cycles.
+
+    mean is over all signals; the percentiles are of the signals timed alone, one in 256 (each includes some tens of
+    ticks of reading the counter), as the floor of their bucket (8 buckets an octave). Nothing timed yet: zeros.
+    """
+
+    samples: int
+    mean: float
+    p50: int
+    p99: int
+    p999: int
+    hz: int
+
+    def ns(self, ticks: float) -> float:
+        """Ticks as nanoseconds."""
+        return ticks * 1e9 / self.hz
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatistics:
+    """One shard, as of the end of the step at `position`."""
+
+    position: int
+    processed: int
+    queued: int
+    idle_seconds: float
+    parked_seconds: float
+    steps: int
+    waves: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActorStatistics:
+    """One actor over all shards. exceeded: signals of calls whose mean ticks were above the tick budget."""
+
+    name: str
+    signals: int
+    raised: int
+    exceeded: int
+    keys: int
+    key_bytes: int
+    ticks: Ticks
+
+
+@dataclass(frozen=True, slots=True)
+class KindStatistics:
+    """One kind: signals delivered to actors, counted once for each of its actors."""
+
+    name: str
+    signals: int
+    ticks: Ticks
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """An engine at a moment. accepted = processed + queued + the sum of dropped, at step boundaries: see `conserved`."""
+
+    accepted: int
+    refused: int
+    processed: int
+    queued: int
+    dropped: dict[str, int]
+    emitted: int
+    emits_processed: int
+    emits_outward: int
+    emits_dropped: dict[str, int]
+    expired: int
+    position: int
+    steps: int
+    send_waits: int
+    shards: tuple[ShardStatistics, ...]
+    actors: tuple[ActorStatistics, ...]
+    kinds: tuple[KindStatistics, ...]
+
+    @property
+    def conserved(self) -> bool:
+        """Whether nothing is lost unseen: accepted = processed + queued + dropped."""
+        return self.accepted == self.processed + self.queued + sum(self.dropped.values())
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A signal that an actor did not handle. line and message: of the raise statement; None for other reasons."""
+
+    signal: np.void
+    position: int
+    wave: int
+    actor: str
+    reason: str
+    filename: str | None
+    line: int | None
+    message: str | None
+
+
+def _ticks(histogram: list[int], mean: float) -> Ticks:
+    counts = np.asarray(histogram, np.uint64)
+    samples = int(counts.sum())
+    if not samples:
+        return Ticks(0, mean, 0, 0, 0, ticks_hz())
+    floors = histogram_floors()
+    running = np.cumsum(counts)
+    at = [floors[int(np.searchsorted(running, max(1, share * samples)))] for share in (0.5, 0.99, 0.999)]
+    return Ticks(samples, mean, at[0], at[1], at[2], ticks_hz())
+
+
+def read_statistics(engine: Any, kinds: "Sequence[Kind]", actors: "Sequence[Actor]") -> Statistics:
+    """Statistics of an engine: the shards and the totals in one consistent reading, the histograms beside it."""
+    (accepted, refused, dropped_full, position, steps, waits, _), rows = engine._statistics()
+    hz = ticks_hz()
+    dropped = {reason: sum(row[2][i] for row in rows) for i, reason in enumerate(_REASONS[:5])}
+    dropped["full"] += dropped_full
+    of_actors = []
+    for index, actor in enumerate(actors):
+        signals, ticks, exceeded, raised, keys, key_bytes, histogram = engine._actor_statistics(index)
+        mean = ticks / signals if signals else 0.0
+        of_actors.append(ActorStatistics(actor.name, signals, raised, exceeded, keys, key_bytes, _ticks(histogram, mean)))
+    of_kinds = []
+    for index, kind in enumerate(kinds):
+        signals, histogram = engine._kind_statistics(index)
+        samples = sum(histogram)
+        mean = sum(f * n for f, n in zip(histogram_floors(), histogram, strict=True)) / samples if samples else 0.0
+        of_kinds.append(KindStatistics(kind.name, signals, _ticks(histogram, mean)))
+    return Statistics(
+        accepted=accepted,
+        refused=refused,
+        processed=sum(row[1] for row in rows),
+        queued=sum(row[12] for row in rows),
+        dropped=dropped,
+        emitted=sum(row[3] for row in rows),
+        emits_processed=sum(row[4] for row in rows),
+        emits_outward=sum(row[5] for row in rows),
+        emits_dropped={reason: sum(row[6][i] for row in rows) for i, reason in enumerate(_REASONS)},
+        expired=sum(row[7] for row in rows),
+        position=position,
+        steps=steps,
+        send_waits=waits,
+        shards=tuple(
+            ShardStatistics(row[0], row[1], row[12], row[10] / hz, row[11] / hz, row[8], row[9]) for row in rows
+        ),
+        actors=tuple(of_actors),
+        kinds=tuple(of_kinds),
+    )
+
+
+def read_dead_letters(engine: Any, actors: "Sequence[Actor]") -> list[DeadLetter]:
+    """The sampled dead letters of an engine, which forgets them."""
+    letters = []
+    for raw, position, index, error, drop, wave in engine._dead_letters():
+        actor = actors[index]
+        signal = np.frombuffer(raw, signal_dtype(actor.kinds[0].value, actor.kinds[0].aux))[0]
+        kind = next((k for k in actor.kinds if k.number == signal["kind"]), actor.kinds[0])
+        signal = np.frombuffer(raw, signal_dtype(kind.value, kind.aux))[0]
+        site = actor.raise_site(error) if _REASONS[drop] == "raised" else None
+        filename, line, message = site if site is not None else (None, None, None)
+        letters.append(DeadLetter(signal, position, wave, actor.name, _REASONS[drop], filename, line, message))
+    return letters
