@@ -9,6 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from bitactor.actors import Actor as Actor
+    from bitactor.actors import App as App
+    from bitactor.actors import HandlerError as HandlerError
     from bitactor.engine import ClosedError as ClosedError
     from bitactor.engine import Engine as Engine
     from bitactor.engine import OutputsFullError as OutputsFullError
@@ -28,9 +31,12 @@ if TYPE_CHECKING:
 
 # Public name -> the module that defines it under that name. One a line, sorted.
 _HOME: Final[dict[str, str]] = {
+    "Actor": "bitactor.actors",
+    "App": "bitactor.actors",
     "ClosedError": "bitactor.engine",
     "DeadLetter": "bitactor.statistics",
     "Engine": "bitactor.engine",
+    "HandlerError": "bitactor.actors",
     "Kind": "bitactor.schema",
     "OUTPUT_DTYPE": "bitactor.signals",
     "OutputsFullError": "bitactor.engine",
