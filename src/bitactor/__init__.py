@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from bitactor.engine import OutputsFullError as OutputsFullError
     from bitactor.engine import SignalError as SignalError
     from bitactor.outputs import Subscription as Subscription
-    from bitactor.schema import field as field
     from bitactor.schema import Kind as Kind
-    from bitactor.signals import make_signals as make_signals
+    from bitactor.schema import field as field
     from bitactor.signals import OUTPUT_DTYPE as OUTPUT_DTYPE
     from bitactor.signals import SIGNAL_DTYPE as SIGNAL_DTYPE
+    from bitactor.signals import make_signals as make_signals
     from bitactor.signals import signal_dtype as signal_dtype
     from bitactor.signals import text_key as text_key
     from bitactor.statistics import DeadLetter as DeadLetter

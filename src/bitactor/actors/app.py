@@ -15,6 +15,7 @@ from bitactor.schema import Kind, StateLayout, fingerprint, make_kind, make_layo
 
 _UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
 PARTITIONS = 64
+_C_FUNCTION: Any = ctypes.CFUNCTYPE(None).__mro__[1]  # what every ctypes function pointer is
 IDLE_NS_MIN = 1_000_000
 
 
@@ -32,8 +33,20 @@ def duration_ns(given: str | float | timedelta | None, what: str) -> int:
     return round(float(match[1]) * _UNITS[match[2]])
 
 
+def _is_count(given: Any) -> bool:
+    return isinstance(given, int) and not isinstance(given, bool) and given >= 1
+
+
+def _is_text(given: Any) -> bool:
+    return isinstance(given, str) and bool(given)
+
+
+def _is_kind(given: Any) -> bool:
+    return isinstance(given, Kind)
+
+
 class Actor:
-    """A declared actor: which kinds it handles, its state, its handler. Made by App.actor and App.c_actor; immutable."""
+    """A declared actor: its kinds, its state, its handler. Made by App.actor and App.c_actor; immutable."""
 
     def __init__(
         self,
@@ -63,16 +76,17 @@ class Actor:
         self.idle_ns = duration_ns(expire_after, f"actor {name!r}: expire_after")
         if 0 < self.idle_ns < IDLE_NS_MIN:
             raise ValueError(f"actor {name!r}: expire_after is {expire_after!r}; the shortest is 1 ms")
-        if keys_max is not None and (not isinstance(keys_max, int) or keys_max < 1):
+        if keys_max is not None and not _is_count(keys_max):
             raise ValueError(f"actor {name!r}: keys_max is {keys_max!r}; give 1 or more, or None for no cap")
-        if tick_budget is not None and (not isinstance(tick_budget, int) or tick_budget < 1):
+        if tick_budget is not None and not _is_count(tick_budget):
             raise ValueError(f"actor {name!r}: tick_budget is {tick_budget!r}; give ticks a signal, 1 or more, or None")
         self.partition_keys_max = 0 if keys_max is None else -(-keys_max // PARTITIONS)
         self.tick_budget = tick_budget or 0
         self.reads_wall = program is None
         self.may_raise = program is None or program.may_raise
         self.fingerprint = fingerprint(
-            "actor", name, repr(kinds), repr(layout.fields), layout.init.hex(), str(self.partition_keys_max), str(self.idle_ns),
+            "actor", name, repr(kinds), repr(layout.fields), layout.init.hex(), str(self.partition_keys_max),
+            str(self.idle_ns),
             program_fingerprint(program) if program is not None else "C",
         )  # fmt: skip
         self._handler = None if program is not None else CompiledHandler(address, keepalive)
@@ -110,7 +124,7 @@ class App:
     """
 
     def __init__(self, name: str) -> None:
-        if not isinstance(name, str) or not name:
+        if not _is_text(name):
             raise ValueError(f"an app has a name, not {name!r}")
         self.name = name
         self._kinds: dict[str, Kind] = {}
@@ -166,14 +180,15 @@ class App:
         """
 
         def declare(function: Callable[..., Any]) -> Actor:
-            called = name or getattr(function, "__name__", "")
+            called = name or str(getattr(function, "__name__", ""))
             handled = self._handled(called, kinds)
             layout = make_layout(called, state)
             program, emits, sites, source = check(function, self.kinds, handled, layout)
             return self._add(
                 Actor(
-                    called, handled, layout, emits, function=function, program=program, sites=sites, filename=source.filename,
-                    address=0, keepalive=None, expire_after=expire_after, keys_max=keys_max, tick_budget=tick_budget,
+                    called, handled, layout, emits, function=function, program=program, sites=sites,
+                    filename=source.filename, address=0, keepalive=None, expire_after=expire_after,
+                    keys_max=keys_max, tick_budget=tick_budget,
                 )
             )  # fmt: skip
 
@@ -190,8 +205,10 @@ class App:
         keys_max: int | None = None,
         tick_budget: int | None = None,
     ) -> Actor:
-        """Declare a handler of the C ABI (core/include/bitactor/actor.h): a ctypes or cffi function pointer, a
-        numba.cfunc, or an address. It is trusted: a bug in it can crash the process. emits: every kind it may emit.
+        """Declare a handler of the C ABI: a ctypes or cffi function pointer, a numba.cfunc, or an address.
+
+        The ABI is core/include/bitactor/actor.h. The function is trusted: a bug in it can crash the process.
+        emits: every kind it may emit.
         """
         handled = self._handled(name, kinds)
         declared = tuple(emits)
@@ -210,7 +227,7 @@ class App:
         if not kinds:
             raise ValueError(f"actor {actor!r} handles no kind: @app.actor(kind, state=...)")
         for kind in kinds:
-            if not isinstance(kind, Kind):
+            if not _is_kind(kind):
                 near = difflib.get_close_matches(str(kind), self._kinds, n=1)
                 hint = (
                     f": give the object that app.kind({near[0]!r}, ...) returned"
@@ -240,10 +257,10 @@ def _address(name: str, function: Any) -> int:
         return function
     if isinstance(getattr(function, "address", None), int):  # numba.cfunc
         return int(function.address)
-    if isinstance(function, ctypes._CFuncPtr):
+    if isinstance(function, _C_FUNCTION):
         return ctypes.cast(function, ctypes.c_void_p).value or 0
     if type(function).__module__ == "_cffi_backend":
-        import cffi
+        import cffi  # type: ignore[import-untyped]
 
         return int(cffi.FFI().cast("uintptr_t", function))
     raise TypeError(

@@ -20,10 +20,11 @@ def directory() -> Path | None:
     """BITACTOR_CACHE_DIR, or bitactor in the user's cache directory; None when there is none to trust."""
     named = os.environ.get("BITACTOR_CACHE_DIR")
     if named is None:
-        base = os.environ.get("XDG_CACHE_HOME") or (os.path.expanduser("~/.cache") if os.environ.get("HOME") else "")
-        if not base or not os.path.isabs(base):
+        home = os.environ.get("HOME")
+        base = Path(os.environ.get("XDG_CACHE_HOME") or (Path(home) / ".cache" if home else ""))
+        if not base.is_absolute():
             return None
-        named = os.path.join(base, "bitactor")
+        named = str(base / "bitactor")
     path = Path(named)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -32,8 +33,8 @@ def directory() -> Path | None:
         return None  # a read-only root, a file in the way: compile in memory
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         warnings.warn(
-            f"{path} is not used to cache compiled handlers: it must be a directory of yours that nobody else can write "
-            "(chmod 700), since what lies there is run",
+            f"{path} is not used to cache compiled handlers: it must be a directory of yours that nobody "
+            "else can write (chmod 700), since what lies there is run",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -70,6 +71,6 @@ def save(name: str, code: bytes) -> None:
         fd, temporary = tempfile.mkstemp(dir=path, prefix=".writing-")
         with os.fdopen(fd, "wb") as file:
             file.write(_MAGIC + hashlib.blake2b(code, digest_size=32).digest() + code)
-        os.replace(temporary, path / name)
+        Path(temporary).replace(path / name)
     except OSError:
         return

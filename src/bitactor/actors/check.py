@@ -7,12 +7,12 @@ and a later one may widen it. Expressions are in expressions.py. Nothing here ru
 import ast
 import difflib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from bitactor.actors import language as L
 from bitactor.actors.expressions import Expressions
 from bitactor.actors.source import Source
-from bitactor.actors.types import LOADS, Compute, meet
+from bitactor.actors.types import LOADS, Compute, Storage, meet
 from bitactor.schema import Kind, StateLayout
 
 if TYPE_CHECKING:
@@ -107,6 +107,8 @@ class Checker(Expressions):
     def on_Assign(self, node: ast.Assign) -> list[L.Stmt]:
         if len(node.targets) != 1:
             raise self.error(node, "assign to one name at a time")
+        if isinstance(node.targets[0], (ast.Tuple, ast.List)):
+            raise self.error(node, "assign to one name at a time: a, b = ... is not possible in a handler")
         return [self.assign(node.targets[0], self.expr(node.value), node)]
 
     def on_AnnAssign(self, node: ast.AnnAssign) -> list[L.Stmt]:
@@ -124,8 +126,6 @@ class Checker(Expressions):
     def assign(self, target: ast.expr, value: L.Expr, node: ast.stmt) -> L.Stmt:
         if isinstance(target, ast.Name):
             return self.assign_local(target.id, value, node)
-        if isinstance(target, (ast.Tuple, ast.List)):
-            raise self.error(node, "assign to one name at a time: a, b = ... is not possible in a handler")
         if self.is_signal(target):
             raise self.error(node, "a signal cannot be changed: keep the new value in a local name or in the state")
         place = self.place(target)
@@ -192,7 +192,7 @@ class Checker(Expressions):
         if self.known[node.target.id] != kind:
             raise self.error(
                 node,
-                f"{node.target.id} counts a range here and is a {self.known[node.target.id]} elsewhere: use another name",
+                f"{node.target.id} counts a range and is {self.known[node.target.id]} elsewhere: use another name",
             )
         before = set(self.assigned)
         body = self.loop(node.body)
@@ -287,17 +287,17 @@ class Checker(Expressions):
             self.emits.append(kind)
         self.emit_sites += 1
         self.emit_in_loop = self.emit_in_loop or self.loops > 0
+        value_type, aux_type = cast("Storage", kind.value), cast("Storage", kind.aux)
         key = self.stored(self.expr(given["key"]), "u8", "the key (u8)", call)
-        value = self.stored(
-            self.literal_for(given["value"], kind.value), kind.value, f"value of kind {kind.name} ({kind.value})", call
-        )  # type: ignore[arg-type]
-        aux: L.Expr = L.Const(LOADS[kind.aux], 0.0 if kind.aux == "f4" else 0)  # type: ignore[index]
+        what = f"of kind {kind.name}"
+        value = self.stored(self.expr(given["value"]), value_type, f"value ({kind.value}) {what}", call)
+        aux: L.Expr = self.convert(L.Const("i8", 0), LOADS[aux_type])
         if "aux" in given:
-            aux = self.stored(self.expr(given["aux"]), kind.aux, f"aux of kind {kind.name} ({kind.aux})", call)  # type: ignore[arg-type]
+            aux = self.stored(self.expr(given["aux"]), aux_type, f"aux ({kind.aux}) {what}", call)
         time: L.Expr = L.SignalField("u8", 16, "u8")
         if "time" in given:
             time = self.stored(self.expr(given["time"]), "u8", "the time (u8, ns)", call)
-        return L.Emit(kind.number, key, time, value, kind.value, aux, kind.aux)  # type: ignore[arg-type]
+        return L.Emit(kind.number, key, time, value, value_type, aux, aux_type)
 
     # --- helpers ---
 
@@ -345,7 +345,10 @@ def check_helper(caller: Checker, node: ast.Call, function: Any, types: tuple[Co
 def check(
     function: Callable[..., Any], app_kinds: "Sequence[Kind]", kinds: "Sequence[Kind]", layout: StateLayout
 ) -> tuple[L.Program, tuple[Kind, ...], tuple[L.Site, ...], Source]:
-    """The typed tree of a handler, the kinds it emits, where it can raise, and its source. HandlerError says what is wrong and where."""
+    """Give the typed tree of a handler, the kinds it emits, where it can raise, and its source.
+
+    HandlerError says what is wrong and where.
+    """
     source = Source(function)
     arguments = source.tree.args
     if arguments.vararg or arguments.kwarg or arguments.defaults or arguments.kwonlyargs or arguments.posonlyargs:
@@ -373,7 +376,7 @@ def check(
         body, _ = checker.block(source.tree.body)
         if known == before:
             break
-    used = {n for n in _libm_names((body, tuple(helpers.values())))}
+    used = set(_libm_names((body, tuple(helpers.values()))))
     program = L.Program(
         locals=tuple(sorted(known.items())),
         body=body,

@@ -41,9 +41,9 @@ def program_fingerprint(program: L.Program) -> str:
 def compile_program(program: L.Program, jit: bool | None = None) -> CompiledHandler:
     """Machine code of the ABI for this machine; Python when jit is False (None: as BITACTOR_JIT says). Any thread."""
     if not (not jit_is_off() if jit is None else jit):
-        from bitactor.actors.interpret import interpret
-
         import ctypes
+
+        from bitactor.actors.interpret import interpret
 
         function = interpret(program)
         return CompiledHandler(ctypes.cast(function, ctypes.c_void_p).value or 0, function)
@@ -56,7 +56,7 @@ def compile_program(program: L.Program, jit: bool | None = None) -> CompiledHand
 
 def _native(program: L.Program, name: str) -> CompiledHandler:
     import llvmlite
-    import llvmlite.binding as binding
+    from llvmlite import binding
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()

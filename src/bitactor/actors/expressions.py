@@ -164,7 +164,8 @@ class Expressions:
             first = min(self.kinds, key=lambda kind: kind.number)
             raise self.error(
                 node,
-                f"signal.{node.attr} is {' or '.join(sorted(types))} here: ask first, such as if signal.kind == {first.name}:",
+                f"signal.{node.attr} is {' or '.join(sorted(types))} here: "
+                f"ask first, such as if signal.kind == {first.name}:",
             )
         storage = types.pop() if types else "f8"
         return L.SignalField(LOADS[storage], 24 if node.attr == "value" else 4, storage)
@@ -233,9 +234,6 @@ class Expressions:
             )
         return self.convert(value, wanted)
 
-    def literal_for(self, node: ast.expr, storage: Storage) -> L.Expr:
-        return self.expr(node)
-
     def is_literal(self, value: L.Expr) -> bool:
         return isinstance(value, L.Const) and value.type == "i8"
 
@@ -273,7 +271,7 @@ class Expressions:
             and isinstance(node.operand, ast.Constant)
             and type(node.operand.value) in (int, float)
         ):
-            return self.number(node, -node.operand.value)
+            return self.number(node, -node.operand.value)  # type: ignore[operator]
         value = self.expr(node.operand)
         if value.type == "bool":
             value = self.convert(value, "i8")
@@ -298,7 +296,7 @@ class Expressions:
             if "f8" in (left.type, right.type):
                 raise self.error(
                     node,
-                    f"{ast.unparse(left_node)} and {ast.unparse(right_node)}: bit operators need integers, use int(...)",
+                    f"{ast.unparse(left_node)}, {ast.unparse(right_node)}: bit operators need integers, use int(...)",
                 )
             if left.type == right.type == "bool" and name in ("and", "or", "xor"):
                 bits = L.Binary("i8", name, self.convert(left, "i8"), self.convert(right, "i8"))

@@ -52,12 +52,12 @@ class Context(ctypes.Structure):
     )
 
 
-class _Raised(Exception):
+class _RaisedError(Exception):
     def __init__(self, site: int) -> None:
         self.site = site
 
 
-class _EmitFull(Exception):
+class _EmitFullError(Exception):
     pass
 
 
@@ -73,9 +73,9 @@ def wrap(kind: Compute, value: int) -> int:
 
 def divide(left: float, right: float) -> float:
     """IEEE division."""
-    if right != 0.0 or left != left or right != right:
-        return left / right if right == right else math.nan
-    if left == 0.0:
+    if right != 0.0:
+        return left / right
+    if left == 0.0 or left != left:
         return math.nan
     return math.copysign(math.inf, left) * math.copysign(1.0, right)
 
@@ -97,6 +97,10 @@ def _float_division(op: str, left: float, right: float) -> float:
         return math.copysign(0.0, plain)
     floor = libm.function("floor")(quotient)
     return floor + 1.0 if quotient - floor > 0.5 else floor
+
+
+def _copysign(left: float, right: float) -> float:
+    return math.copysign(left, 1.0 if right != right else right)  # a NaN has no sign here
 
 
 def _integer_division(op: str, kind: Compute, left: int, right: int) -> int:
@@ -236,8 +240,8 @@ class _Compiler:
         return run
 
     def do_Raise(self, s: L.Raise) -> Run:
-        def run(env: Env) -> int:
-            raise _Raised(s.site)
+        def run(_: Env) -> int:
+            raise _RaisedError(s.site)
 
         return run
 
@@ -248,7 +252,7 @@ class _Compiler:
             emit = (key(env), time(env), value(env), aux(env))
             out = env["emits"]
             if len(out) >= env["emit room"]:
-                raise _EmitFull
+                raise _EmitFullError
             out.append(
                 struct.pack("=HH", s.kind, 0) + pack(s.aux_storage, emit[3]) + pack("u8", emit[0]) + pack("u8", emit[1])
                 + pack(s.value_storage, emit[2]) + struct.pack("=II", env["cause"], 0)
@@ -266,9 +270,9 @@ class _Compiler:
         index = self.get(place.index)
 
         def find(env: Env) -> int:
-            at = index(env)
+            at = int(index(env))
             if not 0 <= at < place.count:
-                raise _Raised(place.site)
+                raise _RaisedError(place.site)
             return int(env["state"]) + place.offset + at * SIZE[place.storage]
 
         return find
@@ -340,7 +344,7 @@ class _Compiler:
         if op == "div":
             return lambda env: divide(left(env), right(env))
         if op == "copysign":
-            return lambda env: math.copysign(left(env), right(env))
+            return lambda env: _copysign(left(env), right(env))
         if op == "shl":
             return lambda env: wrap(kind, left(env) << (right(env) & 63))
         if op == "shr":
@@ -410,13 +414,13 @@ def interpret(program: L.Program) -> Any:
         before = ctypes.string_at(state, program.stride)
         try:
             if program.emits_max and program.emits_max > env["emit room"]:
-                raise _EmitFull
+                raise _EmitFullError
             body(env)
-        except _Raised as raised:
+        except _RaisedError as raised:
             ctx.error = raised.site
             ctypes.memmove(state, before, program.stride)
             return 2
-        except _EmitFull:
+        except _EmitFullError:
             ctypes.memmove(state, before, program.stride)
             if ctx.emit_n:
                 return 1

@@ -182,7 +182,8 @@ class _Body:
         if e.type == "f8":
             if e.op in ("floordiv", "mod"):
                 return self.float_division(e.op, left, right)
-            if e.op == "copysign":
+            if e.op == "copysign":  # a NaN has no sign here: processors differ in the sign of those they make
+                right = b.select(b.fcmp_unordered("uno", right, right), F64(1.0), right)
                 return b.call(self.intrinsic("llvm.copysign.f64", F64, [F64, F64]), [left, right])
             return {"add": b.fadd, "sub": b.fsub, "mul": b.fmul, "div": b.fdiv}[e.op](left, right)
         if e.op in ("floordiv", "mod"):
@@ -193,7 +194,8 @@ class _Body:
                 b.shl(left, count) if e.op == "shl" else b.ashr(left, count) if e.type == "i8" else b.lshr(left, count)
             )
         if e.op == "pow":
-            return self.integer_power(left, int(e.right.value))  # type: ignore[union-attr]
+            assert isinstance(e.right, L.Const)
+            return self.integer_power(left, int(e.right.value))
         return {"add": b.add, "sub": b.sub, "mul": b.mul, "and": b.and_, "or": b.or_, "xor": b.xor}[e.op](left, right)
 
     def integer_power(self, base: Any, exponent: int) -> Any:
@@ -302,7 +304,7 @@ class _Body:
         return b.sext(value, I64) if storage[0] == "i" else b.zext(value, I64)
 
     def store(self, base: Any, offset: Any, storage: Storage, value: Any) -> None:
-        """Narrows; NaN is stored with one pattern, chosen among integers, where no optimiser may take it for another."""
+        """Narrow and store; NaN in one pattern, chosen among integers, where no optimiser may take it for another."""
         b = self.builder
         if storage in ("f8", "f4"):
             bits_type, pattern = (I64, NAN64) if storage == "f8" else (I32, NAN32)
