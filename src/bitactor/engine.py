@@ -86,6 +86,7 @@ class Engine(EngineCore):
             raise ValueError(f"ring_signals is {ring}: give a power of two, {2 * FRAME_SIGNALS_MAX} to {1 << 30}")
         self.app = app
         self.shards = shards
+        self.frame_signals = frame_signals
         self._actors: tuple[Actor, ...] = tuple(app.actors)
         self._kinds: tuple[Kind, ...] = tuple(app.kinds)
         self._handlers = [actor.compile() for actor in self._actors]  # held: the code lives as long as the engine
@@ -222,7 +223,7 @@ class Engine(EngineCore):
         return subscription
 
     def statistics(self) -> Statistics:
-        """Counts of everything, consistent at step boundaries: `statistics().conserved` is promise 1. Waits for no shard."""
+        """Counts of everything, consistent at step boundaries: `conserved` is promise 1. Waits for no shard."""
         return read_statistics(self, self._kinds, self._actors)
 
     def dead_letters(self) -> list[DeadLetter]:
@@ -266,7 +267,9 @@ class Engine(EngineCore):
 
     def __del__(self) -> None:
         if not self.closed and not self._is_forked():
-            warnings.warn(f"{self!r} was not closed; use it in a with statement", ResourceWarning, source=self, stacklevel=2)
+            warnings.warn(
+                f"{self!r} was not closed; use it in a with statement", ResourceWarning, source=self, stacklevel=2
+            )
             self._close(True)
 
     def __repr__(self) -> str:

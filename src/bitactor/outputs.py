@@ -6,12 +6,14 @@ of later waves the last signal of the step) and index (u8: its place among the o
 """
 
 import asyncio
+import contextlib
 import os
 import select
 import sys
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +63,7 @@ class Subscription:
         """Stop reading. What is unread is gone; shards that waited for this reader go on."""
         self._core._cancel()
 
-    def __enter__(self) -> "Subscription":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,7 +85,7 @@ class Subscription:
     async def _readable(self, loop: asyncio.AbstractEventLoop) -> None:
         ready = loop.create_future()
         fd = self._core.fd
-        loop.add_reader(fd, lambda: ready.done() or ready.set_result(None))
+        loop.add_reader(fd, _set, ready)
         try:
             await ready
         finally:
@@ -92,47 +94,58 @@ class Subscription:
 
 
 class Dispatcher:
-    """The one thread of an engine that calls callbacks. It ends when the engine is closed and all was delivered."""
+    """The one thread of an engine that calls callbacks. It runs while there are subscriptions to deliver.
+
+    It holds the C engine through its subscriptions, not the Engine, so that an Engine nobody uses can be collected.
+    """
 
     def __init__(self, engine: "Engine") -> None:
         self.errors = 0
-        self._lock = threading.Lock()
+        self._engine = weakref.ref(engine)
+        self._lock = threading.Lock()  # guards the two that follow
         self._calls: list[tuple[Subscription, Callable[[Batch], object]]] = []
+        self._thread: threading.Thread | None = None
         self._news = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._started = threading.Event()
-        self._engine_waiter = engine._set_waiter
-        self._thread = threading.Thread(target=self._run, name="bitactor callbacks", daemon=True)
-        self._thread.start()
-        self._started.wait()
+
+    def __del__(self) -> None:
+        os.close(self._news)
 
     def add(self, subscription: Subscription, callback: Callable[[Batch], object]) -> None:
         """Deliver this subscription's batches to the callback from now on. Any thread."""
         with self._lock:
             self._calls.append((subscription, callback))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="bitactor callbacks", daemon=True)
+                self._thread.start()
         os.eventfd_write(self._news, 1)
 
     def join(self) -> None:
         """Wait for the thread, which ends when its subscriptions have; at once when called by a callback."""
+        with self._lock:
+            thread = self._thread
         os.eventfd_write(self._news, 1)
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _name_waiter(self, ident: int) -> None:
+        engine = self._engine()
+        if engine is not None:
+            engine._set_waiter(ident)
 
     def _run(self) -> None:
-        self._engine_waiter(threading.get_ident())
-        self._started.set()
-        seen_any = False
+        self._name_waiter(threading.get_ident())
         while True:
             with self._lock:
+                if not self._calls:
+                    self._thread = None
+                    self._name_waiter(0)  # the ident may be another thread's soon
+                    return
                 calls = list(self._calls)
-            seen_any = seen_any or bool(calls)
-            if seen_any and not calls:
-                return
             busy = False
             for call in calls:
                 busy = self._deliver(call) or busy
-            if busy or any([subscription._core._arm() for subscription, _ in calls]):
-                continue
-            self._wait([subscription._core.fd for subscription, _ in calls])
+            if not busy and not any([subscription._core._arm() for subscription, _ in calls]):  # noqa: C419  (arm each)
+                self._wait([subscription for subscription, _ in calls])
 
     def _deliver(self, call: tuple[Subscription, Callable[[Batch], object]]) -> bool:
         subscription, callback = call
@@ -145,21 +158,26 @@ class Dispatcher:
             return False
         try:
             callback(batch)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  (a callback may raise anything; the rest go on)
             self.errors += 1
-            sys.unraisablehook(_Unraisable(error, callback))
+            sys.unraisablehook(_Unraisable(error, callback))  # type: ignore[arg-type]
         return True
 
-    def _wait(self, fds: list[int]) -> None:
+    def _wait(self, subscriptions: list[Subscription]) -> None:
         poll = select.poll()
-        for fd in [self._news, *fds]:
+        for fd in [self._news, *(subscription._core.fd for subscription in subscriptions)]:
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
-        for fd, _ in poll.poll():
-            try:
-                os.eventfd_read(fd)
-            except BlockingIOError:
-                pass
+        poll.poll()
+        for subscription in subscriptions:
+            subscription._core._drain_fd()
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._news)
+
+
+def _set(ready: "asyncio.Future[None]") -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 class _Unraisable:

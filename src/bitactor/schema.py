@@ -105,7 +105,7 @@ def make_layout(actor: str, state: Mapping[str, Any]) -> StateLayout:
     fresh = np.zeros((), dtype=dtype)
     for name, spec in specs.items():
         _set_default(f"actor {actor!r}: state field {name!r}", fresh, name, spec)
-    offsets = dtype.fields or {}
+    offsets: Mapping[str, Any] = dtype.fields or {}
     fields = tuple(StateField(n, s.type, s.count, int(offsets[n][1])) for n, s in specs.items())
     return StateLayout(fields, dtype, stride, fresh.tobytes().ljust(stride, b"\0"))
 

@@ -40,8 +40,8 @@ def value_types(dtype: "np.dtype[Any]") -> tuple[str, str]:
     """(value, aux) types of a signal dtype, such as ("f8", "u4"). TypeError says how a wrong dtype differs."""
     if dtype.names != _NAMES or dtype.itemsize != SIGNAL_DTYPE.itemsize:
         raise TypeError(
-            f"dtype {dtype} is not a signal dtype: it must be bitactor.SIGNAL_DTYPE or bitactor.signal_dtype(value, aux), "
-            f"32 bytes with the fields {', '.join(_NAMES)}"
+            f"dtype {dtype} is not a signal dtype: it must be bitactor.SIGNAL_DTYPE or bitactor.signal_dtype(value, "
+            f"aux), 32 bytes with the fields {', '.join(_NAMES)}"
         )
     found = (dtype["value"].str[1:], dtype["aux"].str[1:])
     try:
@@ -49,26 +49,35 @@ def value_types(dtype: "np.dtype[Any]") -> tuple[str, str]:
     except ValueError as error:
         raise TypeError(f"dtype {dtype} is not a signal dtype: {error}") from None
     if dtype != wanted:
-        raise TypeError(f"dtype {dtype} is not a signal dtype: fields must lie as in {wanted}, in this machine's byte order")
+        raise TypeError(f"dtype {dtype} is not a signal dtype: fields must lie as in {wanted}, in native byte order")
     return found
 
 
 def column(name: str, given: Any, wanted: str, n: int | None = None) -> npt.NDArray[Any]:
-    """A one-dimensional array of dtype `wanted` from anything array-like, without loss. TypeError or ValueError names
-    the column, the first element that does not fit, and what to do."""
+    """Make a one-dimensional array of dtype `wanted` from anything array-like, without loss.
+
+    TypeError or ValueError names the column, the first element that does not fit, and what to do.
+    """
     array = np.asarray(given)
     target = np.dtype(wanted)
     if array.ndim > 1 or (n is not None and array.ndim == 1 and len(array) != n):
-        raise ValueError(f"column {name!r} has shape {array.shape}; give one dimension{f' of {n}' if n is not None else ''}")
+        raise ValueError(
+            f"column {name!r} has shape {array.shape}; give one dimension{f' of {n}' if n is not None else ''}"
+        )
     if array.dtype == target:
         return array
+    if not array.size:
+        return np.empty(array.shape, target)
     if name == "time" and array.dtype.kind == "M":
         return array.astype("datetime64[ns]").view("i8").astype(target)
     if array.dtype.kind not in "iufb":
         hint = "; bitactor.text_key makes keys of texts" if name == "key" and array.dtype.kind in "OUS" else ""
         raise TypeError(f"column {name!r} has dtype {array.dtype}; it must be numbers for {wanted}{hint}")
     if target.kind in "iu" and array.dtype.kind == "f":
-        raise TypeError(f"column {name!r} has dtype {array.dtype} and is declared {wanted}: convert it with .astype if that is meant")
+        raise TypeError(
+            f"column {name!r} has dtype {array.dtype} and is declared {wanted}: convert it with .astype "
+            "if that is meant"
+        )
     if target.kind in "iu" and array.size:
         info = np.iinfo(target)
         bad = (array < info.min) | (array > info.max)  # exact: NumPy compares mixed integers by value

@@ -52,7 +52,10 @@ class ShardStatistics:
 
 @dataclass(frozen=True, slots=True)
 class ActorStatistics:
-    """One actor over all shards. exceeded: signals of calls whose mean ticks were above the tick budget."""
+    """One actor over all shards. signals: delivered to it, those it was refused a key for included.
+
+    exceeded: signals of calls whose mean ticks were above the tick budget.
+    """
 
     name: str
     signals: int
@@ -74,7 +77,7 @@ class KindStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """An engine at a moment. accepted = processed + queued + the sum of dropped, at step boundaries: see `conserved`."""
+    """An engine at a moment. accepted = processed + queued + the sum of dropped, at step boundaries: `conserved`."""
 
     accepted: int
     refused: int
@@ -134,7 +137,9 @@ def read_statistics(engine: Any, kinds: "Sequence[Kind]", actors: "Sequence[Acto
     for index, actor in enumerate(actors):
         signals, ticks, exceeded, raised, keys, key_bytes, histogram = engine._actor_statistics(index)
         mean = ticks / signals if signals else 0.0
-        of_actors.append(ActorStatistics(actor.name, signals, raised, exceeded, keys, key_bytes, _ticks(histogram, mean)))
+        of_actors.append(
+            ActorStatistics(actor.name, signals, raised, exceeded, keys, key_bytes, _ticks(histogram, mean))
+        )
     of_kinds = []
     for index, kind in enumerate(kinds):
         signals, histogram = engine._kind_statistics(index)

@@ -1,0 +1,6 @@
+"""Types of the extension module; _arrow.pyx says what each does."""
+
+from typing import Any
+
+def schema_capsule(names: list[str], columns: list[Any], rows: int) -> object: ...
+def stream_capsule(names: list[str], columns: list[Any], rows: int) -> object: ...
