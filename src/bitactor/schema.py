@@ -32,7 +32,7 @@ class Kind:
 def make_kind(name: str, number: int, value: str, aux: str) -> Kind:
     """A checked Kind. Raises TypeError or ValueError that says what would be right."""
     _check_name("kind", name)
-    if not isinstance(number, int) or isinstance(number, bool):
+    if not isinstance(number, int) or isinstance(number, bool):  # type: ignore[redundant-expr]
         raise TypeError(f"kind {name!r}: number must be an int, not {type(number).__name__}")
     if not 1 <= number <= KIND_MAX:
         raise ValueError(f"kind {name!r}: number {number} is outside 1..{KIND_MAX}")
