@@ -14,6 +14,11 @@ DEBUG := -Dpython=false -Dbuildtype=debugoptimized -Db_ndebug=false
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+.PHONY: run
+run: ## replay the flights example through the library and check it against a plain group-by
+	@tools/bootstrap demo
+	python examples/flights.py
+
 .PHONY: test
 test: ## build and run all tests: the core's with asserts through meson, then pytest
 	@tools/bootstrap test
