@@ -1,0 +1,1 @@
+"""Speed, measured: one command, one table, peers in the same run. docs/benchmarks.md says how to read it."""
