@@ -1,7 +1,7 @@
 /* The many-to-many ring: making it, closing it, waiting at it, copying through it. mpmc.h has the argument. */
 #include <bitactor/mpmc.h>
 
-#include "ring_alloc.h"
+#include <bitactor/alloc.h>
 
 ba_ring_result ba_mpmc_create(const ba_ring_options *options, uint32_t producers, uint32_t consumers,
                               ba_mpmc_ring **ring) {

@@ -1,7 +1,7 @@
 /* The one-to-one ring: making it, waiting at it, copying through it. spsc.h has the threads and the argument. */
 #include <bitactor/spsc.h>
 
-#include "ring_alloc.h"
+#include <bitactor/alloc.h>
 
 struct ba_spsc_ring {
   ba_spsc_control control;

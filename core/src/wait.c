@@ -99,6 +99,7 @@ ba_waiter ba_waiter_begin(ba_wait_point *point, uint64_t timeout_ns) {
                      .timeout_ns = timeout_ns,
                      .nap_ns = BA_NAP_NS_MIN,
                      .spins_left = timeout_ns == 0 ? 0 : BA_WAIT_SPINS,
+                     .pauses = 1,
                      .yields_left = BA_WAIT_YIELDS};
 }
 
@@ -132,6 +133,7 @@ static void depart(ba_waiter *w) {
 void ba_waiter_progress(ba_waiter *w) {
   if (w->announced) depart(w);
   w->spins_left = BA_WAIT_SPINS;
+  w->pauses = 1;
   w->yields_left = BA_WAIT_YIELDS;
 }
 

@@ -54,7 +54,7 @@
 #define BA_WAIT_FOREVER UINT64_MAX
 
 enum {
-  BA_WAIT_SPINS = 256, /* tries before the first yield, the last 64 of them with a pause: some 3 to 10 us */
+  BA_WAIT_SPINS = 16,  /* tries before the first yield, with 1, 2, 4, 8, 16, 16, ... pauses between: some 5 us */
   BA_WAIT_YIELDS = 8,  /* tries that give the core away before parking */
   BA_WAIT_PARKED_MAX = 0xffff,
   BA_WAIT_WAKING = 0x10000,
@@ -75,7 +75,8 @@ typedef struct ba_waiter {
   uint64_t timeout_ns;  /* as given */
   uint64_t deadline_ns; /* monotonic clock; 0: not read yet */
   uint64_t nap_ns;      /* without futexes: length of the next nap */
-  uint32_t spins_left;  /* tries that may follow one another without any pause, then with one */
+  uint32_t spins_left;  /* tries before the first yield */
+  uint32_t pauses;      /* before the next of them */
   uint32_t yields_left;
   uint32_t key; /* `word` as it was after the announcement */
   bool announced, picky, parked, last;
@@ -102,8 +103,11 @@ bool ba_waiter_step_slow(ba_waiter *w);
 
 static inline bool ba_waiter_step(ba_waiter *w) {
   if (w->spins_left > 0) {
-    /* The first tries follow one another at once, for the shortest hand-over; the rest leave the core some rest. */
-    if (--w->spins_left < 64) ba_pause();
+    /* Pauses grow from 1 to 16: a waiter that looks without rest takes the line of the counter away from the thread
+     * that it waits for at each of its stores, and both are slow. */
+    w->spins_left--;
+    for (uint32_t i = 0; i < w->pauses; i++) ba_pause();
+    if (w->pauses < 16) w->pauses *= 2;
     return true;
   }
   return ba_waiter_step_slow(w);
