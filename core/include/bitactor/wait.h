@@ -21,8 +21,7 @@
  * With all four accesses seq_cst, in the one order of seq_cst accesses either the waker's store of the condition comes
  * before the waiter's load of it, and the last try succeeds; or the waiter's announcement comes before the waker's load
  * of `word`, and the waker wakes it. So what a waker stores and what a try loads must be seq_cst (weaker: both loads
- * may be served before both stores, and the waiter sleeps on a true condition; the test in test_wait.c that tables
- * the outcomes finds it on x86 within a second).
+ * may be served before both stores, on x86 too, and the waiter sleeps on a true condition).
  *
  * A seq_cst store drains the store buffer on each publish. A point with `asymmetric` set moves that cost to the side
  * that is about to sleep: the waker does a release store, a compiler barrier and a relaxed load; the waiter, after its
