@@ -1,0 +1,126 @@
+"""What `make bench` runs, in which groups, and the goals of the figures.
+
+The members of a group take turns within each round, so a ratio's two sides are measured seconds apart. A goal is a
+bound on a figure itself, or on its ratio to another figure of its group.
+"""
+
+from dataclasses import dataclass
+
+from benchmarks.runner import Measure
+
+SIZES = {"1 thousand keys": 1_000, "1 million keys": 1_000_000, "10 million keys": 10_000_000}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A row of the table that has a bound; `of`: the figure that it is divided by, or empty."""
+
+    figure: str
+    at_least: float | None = None
+    at_most: float | None = None
+    of: str = ""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Measures that take turns."""
+
+    name: str
+    measures: tuple[Measure, ...]
+
+
+def vwap_groups(quick: bool) -> list[Group]:
+    """The common task by everybody: one group for each number of keys."""
+    groups = []
+    for size, full_keys in SIZES.items():
+        if quick and full_keys > 1_000:
+            continue
+        keys = 50 if quick else full_keys
+        fast = 20_000 if quick else max(8_000_000, 2 * keys)
+
+        def peer(title: str, runs: str, environment: str, events: int, *more: str, size: str = size,
+                 keys: int = keys) -> Measure:
+            arguments = ("--keys", str(keys), "--events", str(events), *more)
+            return Measure(f"VWAP, {size}: {title}", runs, arguments, environment)
+
+        passes = ("--passes", "1" if quick else "5")
+        once = ("--passes", "1")
+        measures = [
+            peer("Numba row loop", "numba_loop", "numba", fast, *passes),
+            peer("engine, 1 shard", "engine_vwap", "", fast, *passes, "--shards", "1"),
+            peer("engine, inline", "engine_vwap", "", fast, *passes, "--shards", "0"),
+        ]
+        if full_keys <= 1_000_000:
+            measures += [
+                peer("Numba row loop, scattered keys", "numba_loop", "numba", fast, *passes, "--scattered"),
+                peer("engine, 1 shard, scattered keys", "engine_vwap", "", fast, *passes, "--shards", "1",
+                     "--scattered"),
+                peer("Python dict", "dict_loop", "", 2_000 if quick else 1_000_000, *once),
+            ]
+        if full_keys <= 1_000:
+            slow = 2_000 if quick else 500_000
+            measures += [
+                peer("csp", "csp_vwap", "csp", slow, *once),
+                peer("Bytewax", "bytewax_vwap", "bytewax", slow, *once),
+                peer("Quix Streams", "quix_vwap", "quix", slow, *once),
+                peer("Faust", "faust_vwap", "faust", slow // 10, *once),
+                peer("Pathway", "pathway_vwap", "pathway", slow, *once),
+            ]
+        groups.append(Group(f"vwap-{keys}", tuple(measures)))
+    return groups
+
+
+def engine_group(quick: bool) -> Group:
+    """The engine's figures that have no peer."""
+    events = "20000" if quick else "2000000"
+    rows = ("dispatch", "feedback", "send")
+    return Group(
+        "engine", tuple(Measure(f"engine, {row}", "engine_rows", ("--row", row, "--events", events)) for row in rows)
+    )
+
+
+def start_group(quick: bool) -> Group:
+    """Import, first compile, compile from cache: fresh processes."""
+    del quick
+    return Group("start", (Measure("start", "start"),))
+
+
+def handover_group(quick: bool) -> Group:
+    """Between two processes."""
+    measures = []
+    for title, by in (("multiprocessing.Queue", "queue"), ("multiprocessing.Pipe", "pipe"), ("pyzmq", "zmq")):
+        for batch, events in (("1", 100_000), ("1024", 4_000_000)):
+            count = str(2_048 if quick else events)
+            arguments = ("--by", by, "--batch", batch, "--events", count)
+            environment = "pyzmq" if by == "zmq" else ""
+            measures.append(Measure(f"two processes, batch {batch}: {title}", "handover", arguments, environment))
+    return Group("handover", tuple(measures))
+
+
+def core_group(quick: bool) -> Group:
+    """The core's own benchmark programs, where its build has them."""
+    names = () if quick else ("bench_ring", "bench_store", "bench_codec", "bench_engine")
+    return Group("core", tuple(Measure(f"core, {name}", name, core=True) for name in names))
+
+
+def groups(*, quick: bool) -> list[Group]:
+    """Everything, in the order of the table."""
+    others = [engine_group(quick), start_group(quick), handover_group(quick), core_group(quick)]
+    return [*vwap_groups(quick), *others]
+
+
+GOALS = [
+    *(
+        Goal(f"VWAP, {size}: engine, 1 shard", at_least=least, of=f"VWAP, {size}: Numba row loop")
+        for size, least in zip(SIZES, (0.5, 1.0, 1.2), strict=True)
+    ),
+    Goal("VWAP, 1 thousand keys: engine, 1 shard", at_least=25, of="VWAP, 1 thousand keys: csp"),
+    Goal("VWAP, 1 thousand keys: engine, 1 shard", at_least=40, of="VWAP, 1 thousand keys: Bytewax"),
+    Goal("VWAP, 1 thousand keys: engine, inline", at_least=0.5, of="VWAP, 1 thousand keys: Numba row loop"),
+    Goal("engine, dispatch: whole engine", at_most=8),
+    Goal("engine, feedback", at_least=25),
+    Goal("engine, send", at_least=5),
+    Goal("start: import", at_most=0.3),
+    Goal("start: first compile", at_most=1.5),
+    Goal("start: compile from cache", at_most=0.5),
+]
