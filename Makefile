@@ -48,6 +48,11 @@ coverage: ## one HTML report of Python and C together, and a number that must re
 matrix: ## build and run a quick pytest on every Python 3.11 to 3.14 found on this machine
 	tools/matrix
 
+.PHONY: bench
+bench: ## speed: one table, peers in the same run; BENCH="--only send --rounds 3" chooses (half an hour for all)
+	@tools/bootstrap
+	python -m benchmarks $(BENCH)
+
 .PHONY: clean
 clean: ## remove what the verbs made: .venv, build, coverage
 	rm -rf .venv build coverage dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

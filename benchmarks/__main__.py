@@ -1,7 +1,7 @@
 """`python -m benchmarks`: run the plan, print one table, write one JSON file with machine and commit."""
 
 import argparse
-import datetime
+import datetime as dt
 import json
 import sys
 from dataclasses import asdict
@@ -68,7 +68,7 @@ def main() -> int:
         run_group(chosen, rounds, results, may_install=not options.no_install)
     rows = goal_rows(results)
     print(table(results, rows))
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     path = options.json
     if path is None and not options.quick:
         path = RESULTS / f"{now:%Y-%m-%d}-{about['commit']}.json"

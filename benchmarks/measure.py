@@ -50,6 +50,7 @@ class Job:
     events: int
     passes: int
     scattered: bool
+    shards: int
     growth: task.Columns
     signals: task.Columns
     seconds: list[float] = field(default_factory=list)
@@ -88,6 +89,7 @@ def main(run: Callable[[Job], None]) -> None:
     parser.add_argument("--passes", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--scattered", action="store_true", help="keys all over 63 bits instead of 1..n")
+    parser.add_argument("--shards", type=int, default=1, help="the engine's; others ignore it")
     options = parser.parse_args()
     run(
         Job(
@@ -95,6 +97,7 @@ def main(run: Callable[[Job], None]) -> None:
             events=options.events,
             passes=options.passes,
             scattered=options.scattered,
+            shards=options.shards,
             growth=task.growth_signals(options.keys, scattered=options.scattered),
             signals=task.random_signals(options.keys, options.events, options.seed, scattered=options.scattered),
         )

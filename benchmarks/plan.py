@@ -38,8 +38,9 @@ def vwap_groups(quick: bool) -> list[Group]:
         keys = 50 if quick else full_keys
         fast = 20_000 if quick else max(8_000_000, 2 * keys)
 
-        def peer(title: str, runs: str, environment: str, events: int, *more: str, size: str = size,
-                 keys: int = keys) -> Measure:
+        def peer(
+            title: str, runs: str, environment: str, events: int, *more: str, size: str = size, keys: int = keys
+        ) -> Measure:
             arguments = ("--keys", str(keys), "--events", str(events), *more)
             return Measure(f"VWAP, {size}: {title}", runs, arguments, environment)
 
@@ -53,8 +54,9 @@ def vwap_groups(quick: bool) -> list[Group]:
         if full_keys <= 1_000_000:
             measures += [
                 peer("Numba row loop, scattered keys", "numba_loop", "numba", fast, *passes, "--scattered"),
-                peer("engine, 1 shard, scattered keys", "engine_vwap", "", fast, *passes, "--shards", "1",
-                     "--scattered"),
+                peer(
+                    "engine, 1 shard, scattered keys", "engine_vwap", "", fast, *passes, "--shards", "1", "--scattered"
+                ),
                 peer("Python dict", "dict_loop", "", 2_000 if quick else 1_000_000, *once),
             ]
         if full_keys <= 1_000:

@@ -74,7 +74,7 @@ def expected(keys: int, parts: list[tuple[Columns, int]], *, scattered: bool) ->
     for columns, times in parts:
         index = columns.index.astype(np.int64)
         for total, weights in ((count, None), (volume, columns.aux), (notional, columns.value * columns.aux)):
-            total += (np.bincount(index, weights, minlength=keys) * times).astype(total.dtype)
+            np.add(total, np.bincount(index, weights, minlength=keys) * times, out=total, casting="unsafe")
         np.maximum.at(high, index, columns.value)
     seen = np.flatnonzero(count).astype(np.uint64)
     return Totals(name_keys(seen, scattered), count[seen], notional[seen], volume[seen], high[seen])

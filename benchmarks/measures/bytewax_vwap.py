@@ -20,16 +20,14 @@ def run(job: measure.Job) -> None:
     from bytewax import operators as op  # type: ignore[import-not-found,unused-ignore]
     from bytewax.dataflow import Dataflow  # type: ignore[import-not-found,unused-ignore]
     from bytewax.inputs import (  # type: ignore[import-not-found,unused-ignore]
-        StatelessSourcePartition,
         DynamicSource,
+        StatelessSourcePartition,
     )
     from bytewax.outputs import DynamicSink, StatelessSinkPartition  # type: ignore[import-not-found,unused-ignore]
     from bytewax.testing import run_main  # type: ignore[import-not-found,unused-ignore]
 
     keys = [str(key) for key in job.signals.key.tolist()]
-    items = list(
-        zip(keys, zip(job.signals.value.tolist(), job.signals.aux.tolist(), strict=True), strict=True)
-    )
+    items = list(zip(keys, zip(job.signals.value.tolist(), job.signals.aux.tolist(), strict=True), strict=True))
     began: list[float] = []
     rows: dict[str, list[float]] = {}
 

@@ -1,4 +1,4 @@
-"""The engine's other figures: `--row dispatch|feedback|send`, one a process, each checked by the engine's own counts."""
+"""The engine's other figures: `--row dispatch|feedback|send`, one a process, each with an exact check."""
 
 import argparse
 import statistics
@@ -66,7 +66,7 @@ def feedback(events: int, passes: int) -> None:
     ping = app.kind("ping", 1, value="f8", aux="u4")
     pong = app.kind("pong", 2, value="f8", aux="u4")
 
-    @app.actor(ping, state={"sent": "u8"}, emits=[pong])
+    @app.actor(ping, state={"sent": "u8"})
     def forward(state, signal, emit):  # type: ignore[no-untyped-def]
         state.sent += 1
         emit(pong, signal.key * 7 + 1, signal.value)

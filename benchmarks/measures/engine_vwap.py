@@ -4,8 +4,6 @@
 loop's row. Checks, step numbering, tick accounting and 64 partitions are on, as they always are.
 """
 
-import os
-
 import numpy as np
 
 import bitactor as ba
@@ -43,7 +41,7 @@ def run(job: measure.Job) -> None:
     """Grow, time each pass from the first send to the end of flush, check."""
     app, vwap = vwap_app()
     growth, signals = signals_of(job.growth), signals_of(job.signals)
-    with ba.Engine(app, shards=int(os.environ.get("BENCH_SHARDS", "1"))) as engine:
+    with ba.Engine(app, shards=job.shards) as engine:
         with job.timed_growth():
             engine.send_batch(growth)
             engine.flush()

@@ -1,6 +1,6 @@
 """Events of 32 bytes from one process to another by what Python offers: Queue, Pipe, pyzmq; content checked.
 
-`--by queue|pipe|zmq|ring`, `--batch 1` sends each event as bytes of its own, larger ones as one bytes object a batch.
+`--by queue|pipe|zmq`, `--batch 1` sends each event as bytes of its own, larger ones as one bytes object a batch.
 The receiver sums the events' numbers and counts those out of order; both must be what was sent. Processes are spawned.
 The clock runs from the first batch received to the last.
 """
@@ -10,14 +10,16 @@ import multiprocessing as mp
 import tempfile
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from benchmarks import measure
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 EVENT = np.dtype([("number", "u8"), ("key", "u8"), ("time", "u8"), ("value", "f8")])
 

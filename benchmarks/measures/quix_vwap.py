@@ -33,8 +33,7 @@ def run(job: measure.Job) -> None:
     (execute,) = stream.compose(sink=lambda *_: None).values()
     names = ("key", "value", "size")
     rows = [
-        dict(zip(names, row, strict=True))
-        for row in zip(*(column.tolist() for column in job.signals[1:]), strict=True)
+        dict(zip(names, row, strict=True)) for row in zip(*(column.tolist() for column in job.signals[1:]), strict=True)
     ]
     for _ in range(job.passes):
         table.clear()

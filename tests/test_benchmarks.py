@@ -1,0 +1,59 @@
+"""The benchmarks, run tiny so that they do not rot: they answer exactly, and a wrong answer is an error."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import task  # noqa: E402
+from benchmarks.runner import Measure, Results, run_once  # noqa: E402
+
+
+def test_the_quick_run_ends_well_and_writes_what_it_found(tmp_path):
+    written = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--no-install", "--json", str(written)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(written.read_text())
+    assert result["failed"] == {}
+    assert {"cpu", "cores", "kernel", "compiler", "python", "transparent_hugepages"} <= result["machine"].keys()
+    assert result["commit"]
+    for name in ("VWAP, 1 thousand keys: engine, 1 shard", "VWAP, 1 thousand keys: Python dict", "engine, send"):
+        assert result["values"][name][0] > 0
+
+
+def test_a_total_that_is_off_by_the_last_bit_is_an_error():
+    signals = task.random_signals(10, 1_000, seed=1, scattered=True)
+    want = task.expected(10, [(signals, 1)], scattered=True)
+    task.check(want, want)
+    notional = want.notional.copy()
+    notional[3] = np.nextafter(notional[3], np.inf)
+    with pytest.raises(AssertionError, match="1 of 10 keys differ"):
+        task.check(want._replace(notional=notional), want)
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+def test_keys_are_unique_and_none_is_zero(scattered):
+    keys = task.name_keys(np.arange(200_000, dtype=np.uint64), scattered)
+    assert len(np.unique(keys)) == len(keys)
+    assert keys.min() > 0
+    assert keys.max() < 1 << 63
+
+
+def test_a_process_that_answers_wrongly_is_a_failure_and_has_no_figure():
+    results = Results()
+    run_once(Measure("wrong", "-"), [sys.executable, "-c", "raise AssertionError('7 of 9 keys differ')"], results, 0)
+    assert "7 of 9 keys differ" in results.failed["wrong"]
+    assert results.values == {}
+
+
+def test_ratios_are_taken_round_by_round():
+    results = Results(values={"a": [2.0, None, 30.0, 8.0], "b": [1.0, 5.0, 10.0, 1.0]})
+    assert results.ratio("a", "b") == 3.0
+    assert results.ratio("a", "missing") is None
