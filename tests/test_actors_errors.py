@@ -75,7 +75,8 @@ def declare(tmp_path, body, signature="state, signal, emit", kinds="trade"):
     path = tmp_path / "handlers.py"
     path.write_text(
         HEAD
-        + f'@app.actor({kinds}, state={{"notional": "f8", "n": "i8", "window": ("f8", 4)}})\ndef handler({signature}):\n'
+        + f'@app.actor({kinds}, state={{"notional": "f8", "n": "i8", "window": ("f8", 4)}})\n'
+        + f"def handler({signature}):\n"
         + textwrap.indent(body, "    ")
         + "\n"
     )

@@ -61,8 +61,8 @@ class Grammar:
         if pick < 9:
             return f"({a} {['+', '-', '*', '//', '%', '&', '|', '^', '+'][pick]} {b})"
         return [
-            f"({a} << ({b} & 127))", f"({a} >> {b})", f"(-{a})", f"(~{a})", f"abs({a})", f"min({a}, {b})", f"max({a}, {b})",
-            f"({a} if {self.condition(depth - 1)} else {b})", f"int({self.floating(depth - 1)})",
+            f"({a} << ({b} & 127))", f"({a} >> {b})", f"(-{a})", f"(~{a})", f"abs({a})", f"min({a}, {b})",
+            f"max({a}, {b})", f"({a} if {self.condition(depth - 1)} else {b})", f"int({self.floating(depth - 1)})",
         ][pick - 9] if pick != 16 or r.random() < 0.7 else f"({a} ** {r.randrange(5)})"  # fmt: skip
 
     def floating(self, depth: int) -> str:
@@ -76,10 +76,11 @@ class Grammar:
         forms = [
             f"({a} + {b})", f"({a} - {b})", f"({a} * {b})", f"({b} / {a})", f"({a} // {b})", f"({b} % {a})", f"(-{a})",
             f"abs({a})", f"min({a}, {b})", f"max({b}, {a})", f"math.sqrt({a})", f"math.exp({a})", f"math.log({a})",
-            f"math.sin({a})", f"math.pow({a}, {b})", f"({a} ** {b})", f"math.copysign({a}, {b})", f"math.atan2({a}, {b})",
-            f"({self.integer(depth - 1)} / {self.integer(depth - 1)})", f"float({b})", f"float(math.floor({a}))",
-            f"float(round({a}))", f"({a} if {self.condition(depth - 1)} else {b})", f"helper({a}, {self.integer(depth - 1)})",
-            f"float(math.trunc({a}))", f"({a} * {b} + {a})", f"math.fmod({a}, {b})", f"math.hypot({a}, {b})",
+            f"math.sin({a})", f"math.pow({a}, {b})", f"({a} ** {b})", f"math.copysign({a}, {b})",
+            f"math.atan2({a}, {b})", f"({self.integer(depth - 1)} / {self.integer(depth - 1)})", f"float({b})",
+            f"float(math.floor({a}))", f"float(round({a}))", f"({a} if {self.condition(depth - 1)} else {b})",
+            f"helper({a}, {self.integer(depth - 1)})", f"float(math.trunc({a}))",
+            f"({a} * {b} + {a})", f"math.fmod({a}, {b})", f"math.hypot({a}, {b})",
         ]  # fmt: skip
         return r.choice(forms)
 

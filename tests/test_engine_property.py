@@ -74,7 +74,7 @@ def run(seed, frames, shards, secret):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_states_outputs_and_drops_are_the_same_for_any_shards_and_secret(seed):
-    print(f"BITACTOR_SEED={seed}")  # noqa: T201
+    print(f"BITACTOR_SEED={seed}")
     frames = random_frames(seed)
     inline = run(seed, frames, 0, (1, 2))
     for shards, secret in [(0, (3, 4)), (1, (1, 2)), (2, (1, 2)), (2, (9, 9)), (7, (5, 6))]:

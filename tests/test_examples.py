@@ -1,6 +1,6 @@
 """The examples run on real input and on files made here, and bad files get one line that says what to do."""
 
-import datetime
+import datetime as dt
 import importlib.util
 from pathlib import Path
 
@@ -29,14 +29,14 @@ def test_the_flights_example_agrees_with_a_plain_group_by_in_every_figure(capsys
 def test_the_files_example_reads_what_users_have(tmp_path, capsys, ending):
     pa = pytest.importorskip("pyarrow", reason="pyarrow (extra: arrow) is not installed")
     import pyarrow.csv
-    import pyarrow.parquet
+    import pyarrow.parquet  # noqa: F401 (used as pa.parquet)
 
     names = ["a", "b", None, "a", "a", "b"]
     table = pa.table({
         "who": names,
         "x": [1.5, 2.0, 9.0, -3.0, None, 4.0],
         "n": [1, 2, 3, 4, 5, 6],
-        "at": pa.array([datetime.datetime(2026, 1, 1, 0, 0, i) for i in range(6)], pa.timestamp("us")),
+        "at": pa.array([dt.datetime(2026, 1, 1, 0, 0, i) for i in range(6)], pa.timestamp("us")),
     })  # fmt: skip
     path = tmp_path / f"data.{ending}"
     if ending == "parquet":

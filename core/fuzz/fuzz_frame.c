@@ -44,12 +44,14 @@ int main(int argc, char **argv) {
   for (uint64_t r = 0; r < rounds; r++) {
     ba_signal signals[40];
     uint64_t state = seed + r * 1000;
-    ba_frame frame = {.producer = ba_mix64(state), .sequence = ba_mix64(state + 1) >> 1, .count = 1 + (uint32_t)(r % 40)};
+    ba_frame frame = {
+        .producer = ba_mix64(state), .sequence = ba_mix64(state + 1) >> 1, .count = 1 + (uint32_t)(r % 40)};
     for (uint32_t i = 0; i < frame.count; i++) {
       signals[i] = (ba_signal){.kind = (uint16_t)(1 + i), .key = ba_mix64(state + i), .value = ba_mix64(i)};
     }
     size_t n = ba_frame_encode(&frame, signals, bytes);
-    for (uint64_t hits = r % 4; hits; hits--) bytes[ba_mix64(state + 50 + hits) % n] = (uint8_t)ba_mix64(state + 60 + hits);
+    for (uint64_t hits = r % 4; hits; hits--)
+      bytes[ba_mix64(state + 50 + hits) % n] = (uint8_t)ba_mix64(state + 60 + hits);
     if (r % 5 == 4) n = ba_mix64(state + 70) % (n + 1);
     whole += (uint64_t)one(bytes, n);
     LLVMFuzzerTestOneInput(bytes, n);

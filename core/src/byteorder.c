@@ -45,7 +45,8 @@ __attribute__((target("avx2"))) static void swap_avx2(const uint8_t *in, uint8_t
   }
 }
 
-__attribute__((target("avx512f,avx512bw,avx512vl"))) static void swap_avx512(const uint8_t *in, uint8_t *out, size_t n) {
+__attribute__((target("avx512f,avx512bw,avx512vl"))) static void swap_avx512(const uint8_t *in, uint8_t *out,
+                                                                             size_t n) {
   const __m256i half = _mm256_setr_epi8(FIRST_HALF, SECOND_HALF);
   const __m512i pattern = _mm512_broadcast_i64x4(half);
   size_t i = 0;
@@ -62,14 +63,9 @@ __attribute__((target("avx512f,avx512bw,avx512vl"))) static void swap_avx512(con
 
 static void swap(const uint8_t *in, uint8_t *out, size_t n) {
   switch (ba_cpu_level()) {
-    case BA_CPU_AVX512:
-      swap_avx512(in, out, n);
-      return;
-    case BA_CPU_AVX2:
-      swap_avx2(in, out, n);
-      return;
-    case BA_CPU_BASELINE:
-      ba_signals_swap_plain(in, out, n);
+    case BA_CPU_AVX512: swap_avx512(in, out, n); return;
+    case BA_CPU_AVX2: swap_avx2(in, out, n); return;
+    case BA_CPU_BASELINE: ba_signals_swap_plain(in, out, n);
   }
 }
 

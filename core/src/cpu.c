@@ -38,7 +38,8 @@ static int detect(void) {
 
 static int features(void) {
   static BA_ATOMIC(int) cached;
-  int found = ba_load_relaxed(&cached); /* relaxed: the value is all there is to see, and every thread computes the same */
+  int found =
+      ba_load_relaxed(&cached); /* relaxed: the value is all there is to see, and every thread computes the same */
   if (found) return found;
   found = detect();
   ba_store_relaxed(&cached, found);

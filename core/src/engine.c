@@ -175,7 +175,8 @@ static int start(ba_engine *engine) {
 static int build(ba_engine *engine, const ba_engine_config *config) {
   uint32_t capacity = config->ring_signals ? config->ring_signals : RING_SIGNALS;
   /* Inline, the ring holds nothing: two slots keep its lock, positions and counts in one place for both modes. */
-  int result = ba_step_ring_init(&engine->ring, engine->inline_mode ? 2 : capacity, engine->shard_count, config->position);
+  int result =
+      ba_step_ring_init(&engine->ring, engine->inline_mode ? 2 : capacity, engine->shard_count, config->position);
   if (result != BA_OK) return result;
   engine->has_ring = true;
   engine->ring.manual_clock = config->manual_clock;
@@ -322,7 +323,8 @@ int ba_engine_pause(ba_engine *engine, uint64_t mask, uint64_t timeout_ns, uint6
   engine->pause_mask = mask;
   engine->pause_position = *position = engine->ring.tail;
   ba_store_seq_cst(&engine->paused_mask, 0);
-  uint64_t generation = ba_load_relaxed(&engine->pause_generation) + 1; /* relaxed: only who holds the pause writes it */
+  uint64_t generation =
+      ba_load_relaxed(&engine->pause_generation) + 1;      /* relaxed: only who holds the pause writes it */
   ba_store_seq_cst(&engine->pause_generation, generation); /* under the ring's lock: see ba_shard_main */
   pthread_mutex_unlock(&engine->ring.lock);
   ba_wake(&engine->ring.news);

@@ -8,8 +8,18 @@
 static const uint8_t magic[4] = {'B', 'A', 'F', '1'};
 
 enum {
-  AT_VERSION = 4, AT_TYPE = 5, AT_FLAGS = 6, AT_PRODUCER = 8, AT_EPOCH = 16, AT_COUNT = 20, AT_SEQUENCE = 24,
-  AT_CRC = 32, AT_RESERVED = 36, AT_TRACE = 40, VERSION = 1, TYPE_DATA = 1
+  AT_VERSION = 4,
+  AT_TYPE = 5,
+  AT_FLAGS = 6,
+  AT_PRODUCER = 8,
+  AT_EPOCH = 16,
+  AT_COUNT = 20,
+  AT_SEQUENCE = 24,
+  AT_CRC = 32,
+  AT_RESERVED = 36,
+  AT_TRACE = 40,
+  VERSION = 1,
+  TYPE_DATA = 1
 };
 
 static uint32_t checksum(const uint8_t *bytes, size_t n) {

@@ -80,8 +80,9 @@ void ba_mpmc_close(ba_mpmc_ring *r) {
   if (!ba_cas_strong_acq_rel(&r->state, &open, BA_MPMC_CLOSING)) return;
   uint64_t head = ba_load_acquire(&r->claimed);
   /* acq_rel: release shows the state to whom loads the sealed value; acquire as in ba_mpmc_try_claim */
-  while (!ba_cas_weak_acq_rel(&r->claimed, &head, head + BA_MPMC_SEAL)) {}
-  ba_store_relaxed(&r->end, head); /* relaxed: published by the store below */
+  while (!ba_cas_weak_acq_rel(&r->claimed, &head, head + BA_MPMC_SEAL)) {
+  }
+  ba_store_relaxed(&r->end, head);             /* relaxed: published by the store below */
   ba_store_seq_cst(&r->state, BA_MPMC_SEALED); /* release: pairs with the acquire in nothing_at; seq_cst: wait.h */
   ba_wake_all(&r->items);
   ba_wake_all(&r->space);
@@ -105,15 +106,15 @@ ba_ring_statistics ba_mpmc_statistics(const ba_mpmc_ring *ring) {
   if (ba_load_acquire(&r->state) != BA_MPMC_OPEN && claimed - polled >= BA_MPMC_SEAL) claimed -= BA_MPMC_SEAL;
   const uint64_t queued = claimed - polled;
   return (ba_ring_statistics){
-    .capacity = r->mask + 1,
-    .pushed = claimed - r->start,
-    .popped = polled - r->start,
-    .queued = queued <= r->mask + 1 ? queued : r->mask + 1, /* consumers may have gone on between the two loads */
-    /* relaxed, the rest: figures that order nothing */
-    .refused = ba_load_relaxed(&r->refused),
-    .dropped = ba_load_relaxed(&r->dropped),
-    .consumer_parks = ba_load_relaxed(&r->items.parks),
-    .producer_parks = ba_load_relaxed(&r->space.parks),
+      .capacity = r->mask + 1,
+      .pushed = claimed - r->start,
+      .popped = polled - r->start,
+      .queued = queued <= r->mask + 1 ? queued : r->mask + 1, /* consumers may have gone on between the two loads */
+      /* relaxed, the rest: figures that order nothing */
+      .refused = ba_load_relaxed(&r->refused),
+      .dropped = ba_load_relaxed(&r->dropped),
+      .consumer_parks = ba_load_relaxed(&r->items.parks),
+      .producer_parks = ba_load_relaxed(&r->space.parks),
   };
 }
 
@@ -130,8 +131,8 @@ ba_ring_result ba_mpmc_wait_claim(ba_mpmc_producer *p, uint32_t least, uint32_t 
                                   ba_span *span) {
   ba_ring_result result = ba_mpmc_try_claim(p, least, most, span);
   if (result != BA_RING_FULL) return result;
-  ba_waiter w = least > 1 ? ba_waiter_begin_picky(&p->ring->space, timeout_ns)
-                          : ba_waiter_begin(&p->ring->space, timeout_ns);
+  ba_waiter w =
+      least > 1 ? ba_waiter_begin_picky(&p->ring->space, timeout_ns) : ba_waiter_begin(&p->ring->space, timeout_ns);
   while (result == BA_RING_FULL && ba_waiter_step(&w)) result = ba_mpmc_try_claim(p, least, most, span);
   ba_waiter_end(&w);
   if (result == BA_RING_OK) pass_on_room(p, &w);
@@ -142,8 +143,8 @@ ba_ring_result ba_mpmc_wait_poll(ba_mpmc_consumer *c, uint32_t least, uint32_t m
                                  ba_span *span) {
   ba_ring_result result = ba_mpmc_try_poll(c, least, most, span);
   if (result != BA_RING_EMPTY) return result;
-  ba_waiter w = least > 1 ? ba_waiter_begin_picky(&c->ring->items, timeout_ns)
-                          : ba_waiter_begin(&c->ring->items, timeout_ns);
+  ba_waiter w =
+      least > 1 ? ba_waiter_begin_picky(&c->ring->items, timeout_ns) : ba_waiter_begin(&c->ring->items, timeout_ns);
   while (result == BA_RING_EMPTY && ba_waiter_step(&w)) result = ba_mpmc_try_poll(c, least, most, span);
   ba_waiter_end(&w);
   if (result == BA_RING_OK) pass_on_items(c, &w);

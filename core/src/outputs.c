@@ -113,7 +113,7 @@ static bool queue_has_room(ba_output_queue *q, uint64_t published) {
 
 /* Waits for room; false when there will be none. */
 static bool wait_for_room(ba_subscription *s, ba_output_queue *q, uint64_t published,
-                          const BA_ATOMIC(uint32_t) * closing) {
+                          const BA_ATOMIC(uint32_t) *closing) {
   ba_waiter waiter = ba_waiter_begin_picky(&s->room, BA_WAIT_FOREVER);
   bool room;
   /* seq_cst: pair with the stores that are followed by ba_wake(&s->room), so that no wake-up is lost. */
@@ -124,8 +124,7 @@ static bool wait_for_room(ba_subscription *s, ba_output_queue *q, uint64_t publi
   return room;
 }
 
-void ba_outputs_push(ba_subscription *s, uint32_t shard, const ba_output *output,
-                     const BA_ATOMIC(uint32_t) * closing) {
+void ba_outputs_push(ba_subscription *s, uint32_t shard, const ba_output *output, const BA_ATOMIC(uint32_t) *closing) {
   if (s->inline_mode) {
     push_inline(s, output);
     return;

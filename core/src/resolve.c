@@ -15,9 +15,14 @@
 #endif
 
 enum {
-  GROUP = 32,                 /* signals whose cache misses are in flight together */
-  LARGE_BYTES = 768 * 1024    /* tables and states above this are prefetched */
+  GROUP = 32,              /* signals whose cache misses are in flight together */
+  LARGE_BYTES = 768 * 1024 /* tables and states above this are prefetched */
 };
+
+/* gcc's analyser does not see that a group is looked up only after a round that filled it. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wanalyzer-use-of-uninitialized-value"
+#endif
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 

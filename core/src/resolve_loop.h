@@ -17,8 +17,8 @@ ALWAYS_INLINE WAY_TARGET uint32_t WAY(look)(const uint8_t *lines, const ba_bucke
 
 /* Tables and states in the core's own cache: the processor overlaps the signals by itself. */
 ALWAYS_INLINE WAY_TARGET uint32_t WAY(resolve_small)(ba_store *store, const ba_signal *signals, const uint8_t *parts,
-                                     const uint16_t *order, uint32_t n, uint32_t tick, uint32_t *slots,
-                                     bool expiry) {
+                                                     const uint16_t *order, uint32_t n, uint32_t tick, uint32_t *slots,
+                                                     bool expiry) {
   const uint8_t *lines = store->lines.region.base;
   const ba_hash hash = store->hash;
   uint32_t refused = 0;
@@ -43,8 +43,8 @@ ALWAYS_INLINE WAY_TARGET uint32_t WAY(resolve_small)(ba_store *store, const ba_s
  * order of touches is the order of signals whatever the batches are.
  */
 ALWAYS_INLINE WAY_TARGET uint32_t WAY(resolve_large)(ba_store *store, const ba_signal *signals, const uint8_t *parts,
-                                     const uint16_t *order, uint32_t n, uint32_t tick, uint32_t *slots,
-                                     bool expiry) {
+                                                     const uint16_t *order, uint32_t n, uint32_t tick, uint32_t *slots,
+                                                     bool expiry) {
   const uint8_t *lines = store->lines.region.base;
   const ba_hash hash = store->hash;
   const ba_bucket *ahead[2][GROUP];
@@ -88,8 +88,8 @@ ALWAYS_INLINE WAY_TARGET uint32_t WAY(resolve_large)(ba_store *store, const ba_s
   return refused;
 }
 
-WAY_TARGET static uint32_t WAY(resolve)(ba_store *store, const ba_signal *signals, const uint8_t *parts, const uint16_t *order,
-                               uint32_t n, uint32_t tick, uint32_t *slots) {
+WAY_TARGET static uint32_t WAY(resolve)(ba_store *store, const ba_signal *signals, const uint8_t *parts,
+                                        const uint16_t *order, uint32_t n, uint32_t tick, uint32_t *slots) {
   const size_t bytes = (size_t)store->lines.used * BA_LINE_BYTES + store->states.used;
   if (store->idle_ticks) {
     return bytes <= LARGE_BYTES ? WAY(resolve_small)(store, signals, parts, order, n, tick, slots, true)
@@ -98,7 +98,6 @@ WAY_TARGET static uint32_t WAY(resolve)(ba_store *store, const ba_signal *signal
   return bytes <= LARGE_BYTES ? WAY(resolve_small)(store, signals, parts, order, n, tick, slots, false)
                               : WAY(resolve_large)(store, signals, parts, order, n, tick, slots, false);
 }
-
 
 #undef WAY
 #undef WAY_TARGET

@@ -91,8 +91,8 @@ static bool shm_name(const char *name, char out[BA_SHM_NAME_MAX + 16]) {
   size_t n = 0;
   for (; name[n] != 0; n++) {
     const char c = name[n];
-    const bool good = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' ||
-                      c == '_' || c == '-';
+    const bool good =
+        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
     if (!good || n >= BA_SHM_NAME_MAX) return false;
   }
   snprintf(out, BA_SHM_NAME_MAX + 16, "/bitactor-%s", name);
@@ -255,8 +255,8 @@ ba_ring_result ba_shm_attach(const char *name, ba_shm_role role, ba_shm_ring **r
   r = ba_alloc_aligned(sizeof(*r), BA_CACHE_LINE);
   result = BA_RING_NO_MEMORY;
   if (r == NULL) goto fail;
-  r->options = (ba_ring_options){.capacity = constants.capacity, .item_bytes = constants.item_bytes,
-                                 .start = constants.start};
+  r->options =
+      (ba_ring_options){.capacity = constants.capacity, .item_bytes = constants.item_bytes, .start = constants.start};
   r->header = (shm_header *)memory;
   r->control = (ba_spsc_control *)(memory + HEADER_BYTES);
   r->bytes = mapped;
@@ -361,8 +361,7 @@ ba_ring_result ba_shm_wait_poll(ba_shm_ring *r, uint32_t least, uint32_t most, u
   }
 }
 
-ba_ring_result ba_shm_wait_push(ba_shm_ring *r, const void *items, uint64_t n, uint64_t timeout_ns,
-                                uint64_t *pushed) {
+ba_ring_result ba_shm_wait_push(ba_shm_ring *r, const void *items, uint64_t n, uint64_t timeout_ns, uint64_t *pushed) {
   const uint64_t deadline = deadline_after(timeout_ns);
   *pushed = 0;
   while (*pushed < n) {
@@ -370,8 +369,8 @@ ba_ring_result ba_shm_wait_push(ba_shm_ring *r, const void *items, uint64_t n, u
     const uint64_t now = ba_monotonic_ns();
     ba_span span;
     const ba_ring_result result =
-      ba_shm_wait_claim(r, 1, left < UINT32_C(1) << 30 ? (uint32_t)left : UINT32_C(1) << 30,
-                        deadline == UINT64_MAX ? BA_WAIT_FOREVER : (deadline > now ? deadline - now : 0), &span);
+        ba_shm_wait_claim(r, 1, left < UINT32_C(1) << 30 ? (uint32_t)left : UINT32_C(1) << 30,
+                          deadline == UINT64_MAX ? BA_WAIT_FOREVER : (deadline > now ? deadline - now : 0), &span);
     if (result != BA_RING_OK) return result;
     ba_span_write(&span, (const uint8_t *)items + *pushed * r->options.item_bytes, r->options.item_bytes);
     ba_spsc_publish(&r->producer, span.n);
@@ -384,7 +383,7 @@ ba_ring_result ba_shm_wait_pop(ba_shm_ring *r, void *items, uint64_t most, uint6
   ba_span span;
   *popped = 0;
   const ba_ring_result result =
-    ba_shm_wait_poll(r, 1, most < UINT32_C(1) << 30 ? (uint32_t)most : UINT32_C(1) << 30, timeout_ns, &span);
+      ba_shm_wait_poll(r, 1, most < UINT32_C(1) << 30 ? (uint32_t)most : UINT32_C(1) << 30, timeout_ns, &span);
   if (result != BA_RING_OK) return result;
   ba_span_read(&span, items, r->options.item_bytes);
   ba_spsc_release(&r->consumer, span.n);

@@ -104,15 +104,15 @@ ba_ring_statistics ba_spsc_control_statistics(const ba_spsc_control *control, ui
   const uint64_t published = ba_load_acquire(&c->published);
   const uint64_t queued = published - released;
   return (ba_ring_statistics){
-    .capacity = capacity,
-    .pushed = published - start,
-    .popped = released - start,
-    .queued = queued < capacity ? queued : capacity, /* the consumer may have gone on between the two loads */
-    /* relaxed, the rest: figures that order nothing */
-    .refused = ba_load_relaxed(&c->refused),
-    .dropped = ba_load_relaxed(&c->dropped),
-    .consumer_parks = ba_load_relaxed(&c->items.parks),
-    .producer_parks = ba_load_relaxed(&c->space.parks),
+      .capacity = capacity,
+      .pushed = published - start,
+      .popped = released - start,
+      .queued = queued < capacity ? queued : capacity, /* the consumer may have gone on between the two loads */
+      /* relaxed, the rest: figures that order nothing */
+      .refused = ba_load_relaxed(&c->refused),
+      .dropped = ba_load_relaxed(&c->dropped),
+      .consumer_parks = ba_load_relaxed(&c->items.parks),
+      .producer_parks = ba_load_relaxed(&c->space.parks),
   };
 }
 

@@ -39,7 +39,7 @@ struct ba_store {
   ba_hash hash;
   uint8_t *init;
   resolve_fn resolve;
-  uint64_t count;              /* instances of all partitions */
+  uint64_t count; /* instances of all partitions */
   uint32_t stride;
   uint32_t partition_keys_max; /* UINT32_MAX: no cap */
   uint32_t idle_ticks;         /* 0: no expiry, no links */

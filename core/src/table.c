@@ -69,7 +69,8 @@ static uint32_t line_of(const ba_table *table, uint32_t index) {
   return table->segments[29 - __builtin_clz(index | (BA_TABLE_FIRST - 1))] + index;
 }
 
-/* Puts an entry into the chain's last bucket, lengthening the chain if that is full; moves *last to it. -1: no memory. */
+/* Puts an entry into the chain's last bucket, lengthening the chain if that is full; moves *last to it. -1: no memory.
+ */
 static int append(ba_lines *lines, ba_bucket **last, uint64_t key, uint32_t slot) {
   ba_bucket *bucket = *last;
   if (bucket->live == LIVE_ALL) {

@@ -20,7 +20,7 @@
 #endif
 
 enum {
-  BA_NAP_NS_MIN = 50000,  /* without futexes */
+  BA_NAP_NS_MIN = 50000, /* without futexes */
   BA_NAP_NS_MAX = 1000000
 };
 
@@ -126,7 +126,8 @@ static void announce(ba_waiter *w) {
 static void depart(ba_waiter *w) {
   uint32_t word = ba_load_relaxed(&w->point->word); /* relaxed: the exchange below checks it */
   /* seq_cst: later than the loads of the wakers that saw `waking` and relied on this thread's next try */
-  while (!ba_cas_weak_seq_cst(&w->point->word, &word, ((word - 1) & ~(uint32_t)BA_WAIT_WAKING) + BA_WAIT_EPOCH_ONE)) {}
+  while (!ba_cas_weak_seq_cst(&w->point->word, &word, ((word - 1) & ~(uint32_t)BA_WAIT_WAKING) + BA_WAIT_EPOCH_ONE)) {
+  }
   w->announced = false;
 }
 

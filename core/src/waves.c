@@ -57,8 +57,7 @@ static void clear(ba_emits *list) {
 
 int ba_waves_init(ba_shard *shard) {
   for (int i = 0; i < 2; i++) {
-    if (!reserve(&shard->made[i].counts, &shard->made[i].counts_capacity, BA_FRAME_SIGNALS,
-                 sizeof(uint32_t), 0)) {
+    if (!reserve(&shard->made[i].counts, &shard->made[i].counts_capacity, BA_FRAME_SIGNALS, sizeof(uint32_t), 0)) {
       return BA_NO_MEMORY;
     }
   }
@@ -138,7 +137,8 @@ void ba_wave_collect(ba_shard *shard, const ba_batch *batch, uint32_t actor, con
   shard->now.emitted += n;
   for (uint32_t i = 0; i < n; i++) {
     uint8_t kind = engine->kind_index[emits[i].signal.kind];
-    if (!engine->may_emit[actor * 256u + kind] || emits[i].signal.flags & ~BA_FLAGS_KNOWN || emits[i].cause >= batch->n) {
+    if (!engine->may_emit[actor * 256u + kind] || emits[i].signal.flags & ~BA_FLAGS_KNOWN ||
+        emits[i].cause >= batch->n) {
       shard->now.emits_dropped[BA_DROP_BAD_EMIT]++;
       continue;
     }

@@ -46,10 +46,11 @@ static double rate(void (*what)(void), int rounds) {
 
 int main(int argc, char **argv) {
   int rounds = argc > 1 ? atoi(argv[1]) : 500;
-  for (uint32_t i = 0; i < BA_FRAME_SIGNALS; i++) in[i] = (ba_signal){.kind = 1, .key = i, .value = i * UINT64_C(77777)};
+  for (uint32_t i = 0; i < BA_FRAME_SIGNALS; i++)
+    in[i] = (ba_signal){.kind = 1, .key = i, .value = i * UINT64_C(77777)};
   double plain = rate(copy, rounds), big = rate(to_be, rounds), host = rate(from_be, rounds);
-  printf("{\"bench\": \"byteorder\", \"memcpy\": %.0f, \"to_be\": %.0f, \"from_be\": %.0f, \"ratio\": %.2f}\n", plain, big,
-         host, big / plain);
+  printf("{\"bench\": \"byteorder\", \"memcpy\": %.0f, \"to_be\": %.0f, \"from_be\": %.0f, \"ratio\": %.2f}\n", plain,
+         big, host, big / plain);
   double checksum = rate(crc, rounds), encoded = rate(encode, rounds), decoded = rate(decode, rounds);
   printf("{\"bench\": \"frame\", \"crc\": %.0f, \"encode\": %.0f, \"decode\": %.0f}\n", checksum, encoded, decoded);
   return 0;

@@ -37,7 +37,8 @@ static inline void trade(vwap *s, const ba_signal *in) {
 
 static uint32_t on_trade(ba_ctx *ctx, uint8_t *states, const uint32_t *slots, const ba_signal *signals,
                          const uint16_t *order, uint32_t n) {
-  for (uint32_t i = 0; i < n; i++) trade((vwap *)(void *)(states + (size_t)slots[i] * sizeof(vwap)), &signals[order[i]]);
+  for (uint32_t i = 0; i < n; i++)
+    trade((vwap *)(void *)(states + (size_t)slots[i] * sizeof(vwap)), &signals[order[i]]);
   ctx->status = BA_DONE;
   return n;
 }
@@ -83,8 +84,13 @@ static const uint16_t kinds[] = {1, 2, 3, 4, 5, 6, 7, 8};
 static const uint8_t zero[sizeof(vwap)];
 
 static ba_engine *make(uint32_t shards, const ba_actor_spec *actors, uint32_t n, uint32_t ring) {
-  ba_engine_config config = {.kinds = kinds, .kind_count = 8, .actors = actors, .actor_count = n, .shards = shards,
-                             .ring_signals = ring, .secret = {0x243f6a8885a308d3, 0x13198a2e03707344}};
+  ba_engine_config config = {.kinds = kinds,
+                             .kind_count = 8,
+                             .actors = actors,
+                             .actor_count = n,
+                             .shards = shards,
+                             .ring_signals = ring,
+                             .secret = {0x243f6a8885a308d3, 0x13198a2e03707344}};
   ba_engine *engine;
   CHECK(ba_engine_create(&config, &engine) == BA_OK, "create");
   return engine;
@@ -139,7 +145,8 @@ int main(int argc, char **argv) {
   int rounds = argc > 2 ? atoi(argv[2]) : 5;
   if (rounds > 64) rounds = 64;
   ba_signal *signals = huge(n * sizeof *signals);
-  ba_actor_spec vwap_spec = {.handler = on_trade, .stride = sizeof(vwap), .init = zero, .kinds = kinds, .kind_count = 1};
+  ba_actor_spec vwap_spec = {
+      .handler = on_trade, .stride = sizeof(vwap), .init = zero, .kinds = kinds, .kind_count = 1};
   static const uint64_t key_counts[] = {1000, 1000000, 10000000};
   for (int k = 0; k < 3; k++) {
     uint64_t keys = key_counts[k], slots = 1;
@@ -164,20 +171,28 @@ int main(int argc, char **argv) {
     CHECK(total_count(inline_engine, 0) == (double)n * (rounds + 1), "signals were lost inline");
     ba_actor_statistics statistics;
     ba_engine_actor_statistics(engine, 0, &statistics);
-    printf("{\"bench\": \"vwap\", \"keys\": %llu, \"row_loop\": %.1f, \"ring\": %.1f, \"inline\": %.1f, \"ring_ratio\": %.2f, "
-           "\"inline_ratio\": %.2f, \"handler_ticks\": %.1f, \"key_bytes\": %.1f}\n",
-           (unsigned long long)keys, median(loop, rounds), median(ring, rounds), median(in, rounds),
-           median(ratio_ring, rounds), median(ratio_in, rounds),
-           (double)statistics.ticks / (double)statistics.signals, (double)statistics.key_bytes / (double)statistics.keys);
+    printf(
+        "{\"bench\": \"vwap\", \"keys\": %llu, \"row_loop\": %.1f, \"ring\": %.1f, \"inline\": %.1f, \"ring_ratio\": "
+        "%.2f, "
+        "\"inline_ratio\": %.2f, \"handler_ticks\": %.1f, \"key_bytes\": %.1f}\n",
+        (unsigned long long)keys, median(loop, rounds), median(ring, rounds), median(in, rounds),
+        median(ratio_ring, rounds), median(ratio_in, rounds), (double)statistics.ticks / (double)statistics.signals,
+        (double)statistics.key_bytes / (double)statistics.keys);
     fflush(stdout);
     ba_engine_destroy(engine);
     ba_engine_destroy(inline_engine);
     munmap(rows, slots * sizeof *rows);
   }
   static const uint16_t two = 2;
-  ba_actor_spec feedback[2] = {{.handler = pass_on, .stride = sizeof(vwap), .init = zero, .kinds = kinds, .kind_count = 1,
-                                .emits = &two, .emit_count = 1},
-                               {.handler = on_trade, .stride = sizeof(vwap), .init = zero, .kinds = &two, .kind_count = 1}};
+  ba_actor_spec feedback[2] = {
+      {.handler = pass_on,
+       .stride = sizeof(vwap),
+       .init = zero,
+       .kinds = kinds,
+       .kind_count = 1,
+       .emits = &two,
+       .emit_count = 1},
+      {.handler = on_trade, .stride = sizeof(vwap), .init = zero, .kinds = &two, .kind_count = 1}};
   for (uint64_t i = 0; i < n; i++) signals[i].key = ba_mix64(i) % 1000;
   for (uint32_t shards = 0; shards < 3; shards++) {
     ba_engine *engine = make(shards, feedback, 2, 0);

@@ -46,10 +46,11 @@ static void pin(int cpu) {
 static bool wanted(const char *name) { return strstr(name, only) != NULL; }
 
 static void report(const char *name, uint32_t batch, uint64_t capacity, uint64_t items, uint64_t ns) {
-  printf("{\"name\": \"%s\", \"batch\": %u, \"capacity\": %llu, \"items\": %llu, \"seconds\": %.4f, "
-         "\"million_per_second\": %.1f}\n",
-         name, batch, (unsigned long long)capacity, (unsigned long long)items, (double)ns * 1e-9,
-         (double)items * 1e3 / (double)ns);
+  printf(
+      "{\"name\": \"%s\", \"batch\": %u, \"capacity\": %llu, \"items\": %llu, \"seconds\": %.4f, "
+      "\"million_per_second\": %.1f}\n",
+      name, batch, (unsigned long long)capacity, (unsigned long long)items, (double)ns * 1e-9,
+      (double)items * 1e3 / (double)ns);
   fflush(stdout);
 }
 
@@ -235,7 +236,8 @@ static inline uint64_t ticks(void) {
 
 static double ns_per_tick(void) {
   const uint64_t t0 = ticks(), n0 = ba_monotonic_ns();
-  while (ba_monotonic_ns() - n0 < 20000000) {}
+  while (ba_monotonic_ns() - n0 < 20000000) {
+  }
   return (double)(ba_monotonic_ns() - n0) / (double)(ticks() - t0);
 }
 
@@ -246,11 +248,12 @@ static int by_size(const void *a, const void *b) {
 
 static void report_latency(const char *name, uint64_t *samples, uint64_t n, double scale) {
   qsort(samples, n, sizeof(*samples), by_size);
-  printf("{\"name\": \"%s\", \"samples\": %llu, \"p50_ns\": %.0f, \"p90_ns\": %.0f, \"p99_ns\": %.0f, \"p999_ns\": %.0f, "
-         "\"p9999_ns\": %.0f, \"max_ns\": %.0f}\n",
-         name, (unsigned long long)n, (double)samples[n / 2] * scale, (double)samples[n / 10 * 9] * scale,
-         (double)samples[n / 100 * 99] * scale, (double)samples[n / 1000 * 999] * scale,
-         (double)samples[n / 10000 * 9999] * scale, (double)samples[n - 1] * scale);
+  printf(
+      "{\"name\": \"%s\", \"samples\": %llu, \"p50_ns\": %.0f, \"p90_ns\": %.0f, \"p99_ns\": %.0f, \"p999_ns\": %.0f, "
+      "\"p9999_ns\": %.0f, \"max_ns\": %.0f}\n",
+      name, (unsigned long long)n, (double)samples[n / 2] * scale, (double)samples[n / 10 * 9] * scale,
+      (double)samples[n / 100 * 99] * scale, (double)samples[n / 1000 * 999] * scale,
+      (double)samples[n / 10000 * 9999] * scale, (double)samples[n - 1] * scale);
   fflush(stdout);
 }
 
@@ -268,12 +271,13 @@ static void *echo(void *arg) {
   ba_spsc_producer p;
   CHECK(ba_spsc_consumer_open(rings->there, &c) == BA_RING_OK && ba_spsc_producer_open(rings->back, &p) == BA_RING_OK,
         "open");
-  ba_span in, out;
+  ba_span in = {0}, out = {0};
   for (uint64_t i = 0; i < SAMPLES; i++) {
-    while (ba_spsc_try_poll(&c, 1, 1, &in) != BA_RING_OK) {}
+    while (ba_spsc_try_poll(&c, 1, 1, &in) != BA_RING_OK) {
+    }
     const item it = *(const item *)in.first;
     ba_spsc_release(&c, 1);
-    CHECK(ba_spsc_try_claim(&p, 1, 1, &out) == BA_RING_OK, "room");
+    CHECK(ba_spsc_try_claim(&p, 1, 1, &out) == BA_RING_OK && out.first, "room");
     *(item *)out.first = it;
     ba_spsc_publish(&p, 1);
   }
@@ -288,13 +292,14 @@ static void *arrive(void *arg) {
   ba_spsc_producer p;
   CHECK(ba_spsc_consumer_open(rings->there, &c) == BA_RING_OK && ba_spsc_producer_open(rings->back, &p) == BA_RING_OK,
         "open");
-  ba_span in, out;
+  ba_span in = {0}, out = {0};
   for (uint64_t i = 0; i < SAMPLES; i++) {
-    while (ba_spsc_try_poll(&c, 1, 1, &in) != BA_RING_OK) {}
+    while (ba_spsc_try_poll(&c, 1, 1, &in) != BA_RING_OK) {
+    }
     item it = *(const item *)in.first;
     it.check = ticks() - it.stamp;
     ba_spsc_release(&c, 1);
-    CHECK(ba_spsc_try_claim(&p, 1, 1, &out) == BA_RING_OK, "room");
+    CHECK(ba_spsc_try_claim(&p, 1, 1, &out) == BA_RING_OK && out.first, "room");
     *(item *)out.first = it;
     ba_spsc_publish(&p, 1);
   }
@@ -316,12 +321,13 @@ static void latency(const char *name, bool round_trip) {
         "open");
   pthread_t t;
   pthread_create(&t, NULL, round_trip ? echo : arrive, &rings);
-  ba_span out, in;
+  ba_span out = {0}, in = {0};
   for (uint64_t i = 0; i < SAMPLES; i++) {
-    CHECK(ba_spsc_try_claim(&p, 1, 1, &out) == BA_RING_OK, "room");
+    CHECK(ba_spsc_try_claim(&p, 1, 1, &out) == BA_RING_OK && out.first, "room");
     *(item *)out.first = (item){.sequence = i, .stamp = ticks()};
     ba_spsc_publish(&p, 1);
-    while (ba_spsc_try_poll(&c, 1, 1, &in) != BA_RING_OK) {}
+    while (ba_spsc_try_poll(&c, 1, 1, &in) != BA_RING_OK) {
+    }
     const item it = *(const item *)in.first;
     ba_spsc_release(&c, 1);
     CHECK(it.sequence == i, "order");
@@ -412,7 +418,8 @@ static void hundred_threads(const char *name, uint32_t batch, uint64_t capacity,
   uint64_t sum = 0;
   for (uint64_t s = 0; s < c.items; s++) sum += mix(s);
   for (int i = 0; i < SIDE; i++) {
-    CHECK(ba_load_relaxed(&c.counts[i]) == c.items && ba_load_relaxed(&c.sums[i]) == sum, "producer %d: exactly once", i);
+    CHECK(ba_load_relaxed(&c.counts[i]) == c.items && ba_load_relaxed(&c.sums[i]) == sum, "producer %d: exactly once",
+          i);
   }
   report(name, batch, capacity, c.items * SIDE, ns);
   const ba_ring_statistics st = ba_mpmc_statistics(c.ring);

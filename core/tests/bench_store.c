@@ -185,10 +185,11 @@ static void memory(uint64_t from, uint64_t until) {
     }
     if (resident > resident_peak) resident_peak = resident;
   }
-  printf("bytes a key beyond the state, %llu to %llu keys: mean %.1f, peak %.1f at %llu (resident set: mean %.1f, peak "
-         "%.1f)\n",
-         (unsigned long long)from, (unsigned long long)until, sum / (double)samples, peak, (unsigned long long)peak_at,
-         resident_sum / (double)samples, resident_peak);
+  printf(
+      "bytes a key beyond the state, %llu to %llu keys: mean %.1f, peak %.1f at %llu (resident set: mean %.1f, peak "
+      "%.1f)\n",
+      (unsigned long long)from, (unsigned long long)until, sum / (double)samples, peak, (unsigned long long)peak_at,
+      resident_sum / (double)samples, resident_peak);
   ba_store_destroy(store);
 }
 
@@ -272,9 +273,10 @@ static void chosen(uint64_t n) {
     }
     const double secret_two = insert_ns(keys, n);
     if (repeat == 0) continue;
-    printf("inserting %llu keys, ns each: random %.1f, random of one partition %.1f, colliding under the mix %.1f, "
-           "colliding under another secret %.1f\n",
-           (unsigned long long)n, spread, random, mix, secret_two);
+    printf(
+        "inserting %llu keys, ns each: random %.1f, random of one partition %.1f, colliding under the mix %.1f, "
+        "colliding under another secret %.1f\n",
+        (unsigned long long)n, spread, random, mix, secret_two);
   }
   free(keys);
 }

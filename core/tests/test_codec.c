@@ -24,10 +24,15 @@ static void fill(uint8_t *at, size_t n) {
 }
 
 static void the_wire_has_the_most_significant_byte_first(void) {
-  ba_signal s = {.kind = 0x0102, .flags = 0x0304, .aux = 0x05060708, .key = UINT64_C(0x1112131415161718),
-                 .time = UINT64_C(0x2122232425262728), .value = UINT64_C(0x3132333435363738)};
-  static const uint8_t wire[32] = {1,    2,    3,    4,    5,    6,    7,    8,    0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18,
-                                   0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38};
+  ba_signal s = {.kind = 0x0102,
+                 .flags = 0x0304,
+                 .aux = 0x05060708,
+                 .key = UINT64_C(0x1112131415161718),
+                 .time = UINT64_C(0x2122232425262728),
+                 .value = UINT64_C(0x3132333435363738)};
+  static const uint8_t wire[32] = {1,    2,    3,    4,    5,    6,    7,    8,    0x11, 0x12, 0x13,
+                                   0x14, 0x15, 0x16, 0x17, 0x18, 0x21, 0x22, 0x23, 0x24, 0x25, 0x26,
+                                   0x27, 0x28, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38};
   uint8_t out[32];
   ba_signals_to_be(&s, out, 1);
   CHECK(!memcmp(out, wire, 32), "to_be");
@@ -47,7 +52,8 @@ static void every_length_and_alignment_is_converted_and_nothing_else_is_touched(
         uint8_t *to = want + skew + 32 * i;
         ba_signal s;
         memcpy(&s, in + skew + 32 * i, sizeof s);
-        to[0] = (uint8_t)(s.kind >> 8), to[1] = (uint8_t)s.kind, to[2] = (uint8_t)(s.flags >> 8), to[3] = (uint8_t)s.flags;
+        to[0] = (uint8_t)(s.kind >> 8), to[1] = (uint8_t)s.kind, to[2] = (uint8_t)(s.flags >> 8),
+        to[3] = (uint8_t)s.flags;
         ba_put_be32(to + 4, s.aux);
         ba_put_be64(to + 8, s.key);
         ba_put_be64(to + 16, s.time);
@@ -89,8 +95,11 @@ static uint8_t bytes[BA_FRAME_BYTES_MAX + 32];
 
 static void random_signals(uint32_t n) {
   for (uint32_t i = 0; i < n; i++) {
-    signals[i] = (ba_signal){.kind = (uint16_t)(1 + random64() % 65535), .aux = (uint32_t)random64(), .key = random64(),
-                             .time = random64(), .value = random64()};
+    signals[i] = (ba_signal){.kind = (uint16_t)(1 + random64() % 65535),
+                             .aux = (uint32_t)random64(),
+                             .key = random64(),
+                             .time = random64(),
+                             .value = random64()};
   }
 }
 
@@ -98,7 +107,8 @@ static void a_frame_comes_back_as_it_went(void) {
   static const uint32_t counts[] = {1, 2, 31, 1000, BA_FRAME_SIGNALS};
   for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
     random_signals(counts[c]);
-    ba_frame frame = {.producer = random64(), .sequence = random64() >> 1, .epoch = (uint32_t)random64(), .count = counts[c]};
+    ba_frame frame = {
+        .producer = random64(), .sequence = random64() >> 1, .epoch = (uint32_t)random64(), .count = counts[c]};
     fill(frame.trace, sizeof frame.trace);
     size_t n = ba_frame_encode(&frame, signals, bytes), offset;
     CHECK(n == BA_FRAME_HEADER + 32 * (size_t)counts[c], "length %zu", n);
@@ -112,14 +122,20 @@ static void a_frame_comes_back_as_it_went(void) {
 }
 
 static void the_documented_example_is_what_is_written(void) {
-  ba_signal s = {.kind = 1, .aux = 100, .key = 42, .time = UINT64_C(1700000000000000000), .value = UINT64_C(0x4045800000000000)};
+  ba_signal s = {
+      .kind = 1, .aux = 100, .key = 42, .time = UINT64_C(1700000000000000000), .value = UINT64_C(0x4045800000000000)};
   ba_frame frame = {.producer = 7, .sequence = 1000, .epoch = 3, .count = 1};
   size_t n = ba_frame_encode(&frame, &s, bytes);
   char hex[2 * 96 + 1];
   for (size_t i = 0; i < n; i++) snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
-  CHECK(!strcmp(hex, "424146310101000000000000000000070000000300000001" "00000000000003e8" "d064e291" "00000000"
-                     "000000000000000000000000000000000000000000000000"
-                     "0001000000000064000000000000002a" "17979cfe362a00004045800000000000"),
+  CHECK(!strcmp(hex,
+                "424146310101000000000000000000070000000300000001"
+                "00000000000003e8"
+                "d064e291"
+                "00000000"
+                "000000000000000000000000000000000000000000000000"
+                "0001000000000064000000000000002a"
+                "17979cfe362a00004045800000000000"),
         "%s", hex);
 }
 
@@ -139,7 +155,8 @@ static void each_kind_of_damage_has_its_code_and_its_place(void) {
   for (size_t cut = 0; cut < n; cut++) {
     CHECK(ba_frame_decode(bytes, cut, NULL, &frame, got, &offset) == BA_FRAME_SHORT, "cut at %zu", cut);
   }
-  CHECK(ba_frame_decode(bytes, n + 1, NULL, &frame, got, &offset) == BA_FRAME_LONG && offset == n + 1, "a byte too many");
+  CHECK(ba_frame_decode(bytes, n + 1, NULL, &frame, got, &offset) == BA_FRAME_LONG && offset == n + 1,
+        "a byte too many");
   CHECK(decode_patched(0, 'X', 1, &offset) == BA_FRAME_MAGIC && offset == 0, "magic");
   CHECK(decode_patched(4, 2, 1, &offset) == BA_FRAME_VERSION && offset == 4, "version");
   CHECK(decode_patched(5, 9, 1, &offset) == BA_FRAME_TYPE && offset == 5, "type");

@@ -2,9 +2,9 @@
  * The engine against a plain model: one queue of signals, one map of states, waves as lists. For any number of shards
  * and any secret, states, dense order, outputs with their positions and indexes, and every counter are the model's.
  *
- * Three actors: `mix` (kind IN) is non-commutative, emits to `relay` and outwards, and sometimes raises; `relay` (kinds IN
- * and HOP) adds floats in order and passes on aux times, to other keys; `capped` (kind HOP) has a key cap.
- * Seed: first argument, or the time; printed.
+ * Three actors: `mix` (kind IN) is non-commutative, emits to `relay` and outwards, and sometimes raises; `relay` (kinds
+ * IN and HOP) adds floats in order and passes on aux times, to other keys; `capped` (kind HOP) has a key cap. Seed:
+ * first argument, or the time; printed.
  */
 #include <bitactor/alloc.h>
 #include <bitactor/engine.h>
@@ -93,12 +93,28 @@ static const uint16_t kinds[] = {IN, HOP, OUT};
 static const uint16_t relay_kinds[] = {IN, HOP};
 static const uint8_t zero[sizeof(state)];
 static const ba_actor_spec specs[ACTORS] = {
-    {.handler = mix, .stride = sizeof(state), .init = zero, .kinds = kinds, .kind_count = 1, .emits = kinds + 1,
+    {.handler = mix,
+     .stride = sizeof(state),
+     .init = zero,
+     .kinds = kinds,
+     .kind_count = 1,
+     .emits = kinds + 1,
      .emit_count = 2},
-    {.handler = relay, .stride = sizeof(state), .init = zero, .kinds = relay_kinds, .kind_count = 2,
-     .emits = kinds + 1, .emit_count = 2},
-    {.handler = capped, .stride = sizeof(state), .init = zero, .kinds = kinds + 1, .kind_count = 1,
-     .emits = kinds + 2, .emit_count = 1, .partition_keys_max = CAP},
+    {.handler = relay,
+     .stride = sizeof(state),
+     .init = zero,
+     .kinds = relay_kinds,
+     .kind_count = 2,
+     .emits = kinds + 1,
+     .emit_count = 2},
+    {.handler = capped,
+     .stride = sizeof(state),
+     .init = zero,
+     .kinds = kinds + 1,
+     .kind_count = 1,
+     .emits = kinds + 2,
+     .emit_count = 1,
+     .partition_keys_max = CAP},
 };
 
 /* --- a result, however it came about --- */
@@ -261,8 +277,14 @@ static void check_conserved(ba_engine *engine, result *r) {
 }
 
 static ba_engine *create(uint32_t shards, uint64_t secret, uint64_t position, uint32_t ring) {
-  ba_engine_config config = {.kinds = kinds, .kind_count = 3, .actors = specs, .actor_count = ACTORS, .shards = shards,
-                             .ring_signals = ring, .secret = {secret, ~secret * 3}, .position = position};
+  ba_engine_config config = {.kinds = kinds,
+                             .kind_count = 3,
+                             .actors = specs,
+                             .actor_count = ACTORS,
+                             .shards = shards,
+                             .ring_signals = ring,
+                             .secret = {secret, ~secret * 3},
+                             .position = position};
   ba_engine *engine;
   int made_it = ba_engine_create(&config, &engine);
   CHECK(made_it == BA_OK, "create: %d", made_it);
@@ -311,8 +333,9 @@ static void compare(const result *got, const result *want, uint64_t first) {
           (unsigned long long)want->rows[a]);
     for (uint64_t i = 0; i < want->rows[a]; i++) {
       CHECK(got->keys[a][i] == want->keys[a][i], "actor %d row %llu: another key", a, (unsigned long long)i);
-      CHECK(!memcmp(&got->states[a][i], &want->states[a][i], sizeof(state)), "actor %d key %llu: another state: hash %llx not %llx, sum %.17g not %.17g",
-            a, (unsigned long long)want->keys[a][i], (unsigned long long)got->states[a][i].hash,
+      CHECK(!memcmp(&got->states[a][i], &want->states[a][i], sizeof(state)),
+            "actor %d key %llu: another state: hash %llx not %llx, sum %.17g not %.17g", a,
+            (unsigned long long)want->keys[a][i], (unsigned long long)got->states[a][i].hash,
             (unsigned long long)want->states[a][i].hash, got->states[a][i].sum, want->states[a][i].sum);
     }
   }
@@ -322,8 +345,9 @@ static void compare(const result *got, const result *want, uint64_t first) {
     ba_output expected = want->outputs[i];
     expected.position += first;
     CHECK(!memcmp(&got->outputs[i], &expected, sizeof expected), "output %llu differs: (%llu, %llu) not (%llu, %llu)",
-          (unsigned long long)i, (unsigned long long)got->outputs[i].position, (unsigned long long)got->outputs[i].index,
-          (unsigned long long)expected.position, (unsigned long long)expected.index);
+          (unsigned long long)i, (unsigned long long)got->outputs[i].position,
+          (unsigned long long)got->outputs[i].index, (unsigned long long)expected.position,
+          (unsigned long long)expected.index);
   }
 }
 
@@ -336,8 +360,11 @@ static void any_number_of_shards_gives_the_models_state_and_outputs(void) {
   memset(&want, 0, sizeof want);
   uint32_t steps_n = 0;
   for (uint32_t i = 0; i < SIGNALS; i++) {
-    signals[i] = (ba_signal){.kind = random64() % 5 ? IN : HOP, .aux = (uint32_t)(random64() % 3),
-                             .key = random64() % KEYS, .time = i, .value = random64() >> 40};
+    signals[i] = (ba_signal){.kind = random64() % 5 ? IN : HOP,
+                             .aux = (uint32_t)(random64() % 3),
+                             .key = random64() % KEYS,
+                             .time = i,
+                             .value = random64() >> 40};
     if (random64() % 40 == 0) signals[i].kind = OUT; /* nobody handles it */
   }
   for (uint32_t at = 0; at < SIGNALS; steps_n++) {
@@ -399,7 +426,11 @@ static uint32_t in_order(ba_ctx *ctx, uint8_t *states, const uint32_t *slots, co
 
 static void producers_keep_their_order_and_lose_nothing(void) {
   ba_actor_spec spec = {.handler = in_order, .stride = sizeof(state), .init = zero, .kinds = kinds, .kind_count = 1};
-  ba_engine_config config = {.kinds = kinds, .kind_count = 1, .actors = &spec, .actor_count = 1, .shards = 2,
+  ba_engine_config config = {.kinds = kinds,
+                             .kind_count = 1,
+                             .actors = &spec,
+                             .actor_count = 1,
+                             .shards = 2,
                              .ring_signals = 2 * BA_FRAME_SIGNALS};
   CHECK(ba_engine_create(&config, &shared_engine) == BA_OK, "create");
   enum { PRODUCERS = 4 };
@@ -453,7 +484,11 @@ static uint32_t wait_at_gate(ba_ctx *ctx, uint8_t *states, const uint32_t *slots
 
 static void a_full_ring_waits_refuses_or_drops_and_counts(void) {
   ba_actor_spec spec = {.handler = wait_at_gate, .stride = 8, .init = zero, .kinds = kinds, .kind_count = 1};
-  ba_engine_config config = {.kinds = kinds, .kind_count = 1, .actors = &spec, .actor_count = 1, .shards = 1,
+  ba_engine_config config = {.kinds = kinds,
+                             .kind_count = 1,
+                             .actors = &spec,
+                             .actor_count = 1,
+                             .shards = 1,
                              .ring_signals = 2 * BA_FRAME_SIGNALS};
   ba_engine *engine;
   ba_store_relaxed(&gate, 0);
@@ -500,12 +535,22 @@ static uint32_t flood(ba_ctx *ctx, uint8_t *states, const uint32_t *slots, const
 }
 
 static void a_runaway_step_ends_at_the_same_place_for_any_number_of_shards(void) {
-  ba_actor_spec spec = {.handler = flood, .stride = 8, .init = zero, .kinds = kinds, .kind_count = 1, .emits = kinds,
-                        .emit_count = 1, .partition_keys_max = 1000};
+  ba_actor_spec spec = {.handler = flood,
+                        .stride = 8,
+                        .init = zero,
+                        .kinds = kinds,
+                        .kind_count = 1,
+                        .emits = kinds,
+                        .emit_count = 1,
+                        .partition_keys_max = 1000};
   uint64_t digests[3] = {0}, counts[3][3];
   static const uint32_t shards[] = {0, 2, 5};
   for (int s = 0; s < 3; s++) {
-    ba_engine_config config = {.kinds = kinds, .kind_count = 1, .actors = &spec, .actor_count = 1, .shards = shards[s],
+    ba_engine_config config = {.kinds = kinds,
+                               .kind_count = 1,
+                               .actors = &spec,
+                               .actor_count = 1,
+                               .shards = shards[s],
                                .secret = {seed, (uint64_t)s}};
     ba_engine *engine;
     CHECK(ba_engine_create(&config, &engine) == BA_OK, "create");
@@ -530,8 +575,8 @@ static void a_runaway_step_ends_at_the_same_place_for_any_number_of_shards(void)
     counts[s][1] = r.sum.emits_dropped[BA_DROP_BOUND];
     counts[s][2] = r.sum.emits_processed + r.sum.emits_dropped[BA_DROP_KEY_CAP];
     CHECK(counts[s][2] == BA_STEP_EMITS_MAX, "%llu emits were delivered", (unsigned long long)counts[s][2]);
-    CHECK(r.sum.emitted == r.sum.emits_processed + r.sum.emits_dropped[BA_DROP_BOUND] +
-                               r.sum.emits_dropped[BA_DROP_KEY_CAP],
+    CHECK(r.sum.emitted ==
+              r.sum.emits_processed + r.sum.emits_dropped[BA_DROP_BOUND] + r.sum.emits_dropped[BA_DROP_KEY_CAP],
           "emits are accounted for");
     ba_engine_destroy(engine);
   }
@@ -552,13 +597,16 @@ static uint32_t forever(ba_ctx *ctx, uint8_t *states, const uint32_t *slots, con
 }
 
 static void a_signal_that_echoes_for_ever_is_stopped_after_64_waves(void) {
-  ba_actor_spec spec = {.handler = forever, .stride = 8, .init = zero, .kinds = kinds, .kind_count = 1, .emits = kinds,
-                        .emit_count = 1};
+  ba_actor_spec spec = {
+      .handler = forever, .stride = 8, .init = zero, .kinds = kinds, .kind_count = 1, .emits = kinds, .emit_count = 1};
   for (uint32_t shards = 0; shards < 4; shards++) {
     ba_engine_config config = {.kinds = kinds, .kind_count = 1, .actors = &spec, .actor_count = 1, .shards = shards};
     ba_engine *engine;
     CHECK(ba_engine_create(&config, &engine) == BA_OK, "create");
-    ba_signal in[5] = {{.kind = IN, .key = 1}, {.kind = IN, .key = 2}, {.kind = IN, .key = 3}, {.kind = IN, .key = 4},
+    ba_signal in[5] = {{.kind = IN, .key = 1},
+                       {.kind = IN, .key = 2},
+                       {.kind = IN, .key = 3},
+                       {.kind = IN, .key = 4},
                        {.kind = IN, .key = 5}};
     uint32_t bad;
     CHECK(ba_engine_send(engine, in, 5, BA_FULL_WAIT, UINT64_MAX, &bad) == BA_OK, "send");
@@ -582,11 +630,11 @@ static uint32_t count_up(ba_ctx *ctx, uint8_t *states, const uint32_t *slots, co
 }
 
 static void idle_keys_expire_by_the_wall_time_of_steps(void) {
-  ba_actor_spec spec = {.handler = count_up, .stride = 8, .init = zero, .kinds = kinds, .kind_count = 1,
-                        .idle_ns = UINT64_C(1000000000)};
+  ba_actor_spec spec = {
+      .handler = count_up, .stride = 8, .init = zero, .kinds = kinds, .kind_count = 1, .idle_ns = UINT64_C(1000000000)};
   for (uint32_t shards = 0; shards < 3; shards++) {
-    ba_engine_config config = {.kinds = kinds, .kind_count = 1, .actors = &spec, .actor_count = 1, .shards = shards,
-                               .manual_clock = true};
+    ba_engine_config config = {
+        .kinds = kinds, .kind_count = 1, .actors = &spec, .actor_count = 1, .shards = shards, .manual_clock = true};
     ba_engine *engine;
     CHECK(ba_engine_create(&config, &engine) == BA_OK, "create");
     uint64_t now = UINT64_C(1800000000000000000), position;

@@ -99,8 +99,7 @@ static void same(const ba_store *store, int which) {
       CHECK(ba_store_key(store, slot) == plain.in[p][i].key && state == plain.in[p][i].state,
             "store %d partition %u place %u: key %llx state %llx, model %llx %llx, seed %llu", which, p, i,
             (unsigned long long)ba_store_key(store, slot), (unsigned long long)state,
-            (unsigned long long)plain.in[p][i].key, (unsigned long long)plain.in[p][i].state,
-            (unsigned long long)seed);
+            (unsigned long long)plain.in[p][i].key, (unsigned long long)plain.in[p][i].state, (unsigned long long)seed);
     }
   }
 }
@@ -132,8 +131,11 @@ static void a_store_does_what_a_plain_model_does_whatever_the_secret(uint32_t ca
   plain.idle = idle;
   ba_store *stores[STORES];
   for (int s = 0; s < STORES; s++) {
-    stores[s] = ba_store_create(&(ba_store_config){.stride = stride_of(s), .init = init, .partition_keys_max = cap,
-                                                   .idle_ticks = idle, .secret = {random64(), random64()}});
+    stores[s] = ba_store_create(&(ba_store_config){.stride = stride_of(s),
+                                                   .init = init,
+                                                   .partition_keys_max = cap,
+                                                   .idle_ticks = idle,
+                                                   .secret = {random64(), random64()}});
     CHECK(stores[s], "created");
     (void)ba_store_set_way(stores[s], (enum ba_store_way)(s % 4));
   }
@@ -227,8 +229,8 @@ static void a_key_is_due_at_its_last_tick_plus_the_idle_ticks_and_not_before(voi
 static void a_failing_allocation_is_a_refusal_and_leaves_the_store_whole(void) {
   for (uint64_t every = 1; every < 40; every++) {
     ba_alloc_fail_every(every);
-    ba_store *store = ba_store_create(&(ba_store_config){.stride = 512, .init = (uint8_t[512]){1}, .idle_ticks = 3,
-                                                         .secret = {every, 1}, .reserve_keys = 1 << 17});
+    ba_store *store = ba_store_create(&(ba_store_config){
+        .stride = 512, .init = (uint8_t[512]){1}, .idle_ticks = 3, .secret = {every, 1}, .reserve_keys = 1 << 17});
     if (!store) {
       CHECK(ba_alloc_failures() > 0, "no store, yet nothing failed");
       ba_alloc_fail_every(0);

@@ -67,6 +67,7 @@ int main(void) {
   the_counter_does_not_run_backward();
   ticks_become_the_nanoseconds_of_the_monotonic_clock();
   conversion_does_not_overflow();
-  printf("test_ticks: ok (%llu Hz, %s)\n", (unsigned long long)ba_ticks_hz(), ba_ticks_steady() ? "steady" : "not steady");
+  printf("test_ticks: ok (%llu Hz, %s)\n", (unsigned long long)ba_ticks_hz(),
+         ba_ticks_steady() ? "steady" : "not steady");
   return 0;
 }

@@ -29,8 +29,6 @@ static inline uint32_t ba_get_be32(const uint8_t *at) {
   return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
 }
 
-static inline uint64_t ba_get_be64(const uint8_t *at) {
-  return (uint64_t)ba_get_be32(at) << 32 | ba_get_be32(at + 4);
-}
+static inline uint64_t ba_get_be64(const uint8_t *at) { return (uint64_t)ba_get_be32(at) << 32 | ba_get_be32(at + 4); }
 
 #endif

@@ -27,9 +27,9 @@ enum { BA_FRAME_HEADER = 64, BA_FRAME_BYTES_MAX = BA_FRAME_HEADER + 32 * BA_FRAM
 
 enum ba_frame_result {
   BA_FRAME_OK = 0,
-  BA_FRAME_SHORT,     /* fewer bytes than a header, or than the header's count says */
-  BA_FRAME_MAGIC,     /* not a frame */
-  BA_FRAME_VERSION,   /* of a version that is not known here */
+  BA_FRAME_SHORT,   /* fewer bytes than a header, or than the header's count says */
+  BA_FRAME_MAGIC,   /* not a frame */
+  BA_FRAME_VERSION, /* of a version that is not known here */
   BA_FRAME_TYPE,
   BA_FRAME_FLAGS,     /* a reserved bit of the header is set */
   BA_FRAME_COUNT,     /* 0, or more than 8,192 */
@@ -55,7 +55,8 @@ size_t ba_frame_encode(const ba_frame *frame, const ba_signal *signals, uint8_t 
 /*
  * Reads the frame that is exactly bytes[0, n). Checks in the order of ba_frame_result, each before anything that
  * depends on it; reads no byte past n. kinds: 65,536 bits, bit k set when kind k is declared; null: any but 0.
- * signals: room for BA_FRAME_SIGNALS. On failure *offset is where the trouble lies, and frame and signals are undefined.
+ * signals: room for BA_FRAME_SIGNALS. On failure *offset is where the trouble lies, and frame and signals are
+ * undefined.
  */
 enum ba_frame_result ba_frame_decode(const uint8_t *bytes, size_t n, const uint64_t *kinds, ba_frame *frame,
                                      ba_signal *signals, size_t *offset);

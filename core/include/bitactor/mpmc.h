@@ -16,12 +16,12 @@
  * (the capacity check), and swaps h for h + k. It then writes in place and sets the marks to published. A consumer does
  * the same with `polled`, published marks, and released ones.
  *
- * Correctness. The counters are u64 and only grow, so a swap from h succeeds only if nobody claimed h before (they would
- * wrap after 2^64 items); marks that were read before the swap are then still what they were, because only the owner of
- * a slot changes its mark and the slot had no owner. That makes the claim exclusive. The acquire load of a mark pairs
- * with the release store by its last owner: what it wrote in the slot is visible, what it read there is over. Within a
- * lap and in a batch the marks of a batch are stored from the last slot to the first, so that who sees the first one
- * published sees the whole batch (ba_mpmc_publish says why this also makes waiting right).
+ * Correctness. The counters are u64 and only grow, so a swap from h succeeds only if nobody claimed h before (they
+ * would wrap after 2^64 items); marks that were read before the swap are then still what they were, because only the
+ * owner of a slot changes its mark and the slot had no owner. That makes the claim exclusive. The acquire load of a
+ * mark pairs with the release store by its last owner: what it wrote in the slot is visible, what it read there is
+ * over. Within a lap and in a batch the marks of a batch are stored from the last slot to the first, so that who sees
+ * the first one published sees the whole batch (ba_mpmc_publish says why this also makes waiting right).
  *
  * Progress: try_ calls are lock-free as a whole (a swap fails only because another succeeded), publish and release are
  * wait-free. But a thread that stops between claim and publish, or between poll and release, holds its slots: the
@@ -54,11 +54,11 @@ typedef struct ba_mpmc_ring {
   BA_ATOMIC(uint32_t) consumers_open;
   _Alignas(BA_RING_APART) BA_ATOMIC(uint32_t) *marks; /* from here on: constant but for state and end */
   uint8_t *slots;
-  uint64_t mask;                   /* capacity - 1 */
-  uint64_t start;                  /* first sequence */
-  BA_ATOMIC(uint64_t) end;         /* valid once sealed: sequence after the last item */
-  BA_ATOMIC(uint32_t) state;       /* BA_MPMC_OPEN, then CLOSING, then SEALED */
-  uint32_t shift;                  /* log2 of the capacity */
+  uint64_t mask;             /* capacity - 1 */
+  uint64_t start;            /* first sequence */
+  BA_ATOMIC(uint64_t) end;   /* valid once sealed: sequence after the last item */
+  BA_ATOMIC(uint32_t) state; /* BA_MPMC_OPEN, then CLOSING, then SEALED */
+  uint32_t shift;            /* log2 of the capacity */
   uint32_t item_bytes;
   uint32_t producers_max, consumers_max;
 } ba_mpmc_ring;
@@ -242,7 +242,6 @@ ba_ring_result ba_mpmc_wait_push(ba_mpmc_producer *p, const void *items, uint64_
                                  uint64_t *pushed);
 ba_ring_result ba_mpmc_push_or_drop(ba_mpmc_producer *p, const void *items, uint64_t n, uint64_t *pushed);
 ba_ring_result ba_mpmc_try_pop(ba_mpmc_consumer *c, void *items, uint64_t most, uint64_t *popped);
-ba_ring_result ba_mpmc_wait_pop(ba_mpmc_consumer *c, void *items, uint64_t most, uint64_t timeout_ns,
-                                uint64_t *popped);
+ba_ring_result ba_mpmc_wait_pop(ba_mpmc_consumer *c, void *items, uint64_t most, uint64_t timeout_ns, uint64_t *popped);
 
 #endif

@@ -46,8 +46,8 @@ struct ba_subscription {
   BA_ATOMIC(uint32_t) ended;    /* the engine is closed: no output will come */
   BA_ATOMIC(uint32_t) detached; /* nobody reads: outputs go nowhere */
   BA_ATOMIC(uint64_t) dropped;
-  ba_wait_point news; /* the reader waits here */
-  ba_wait_point room; /* shards wait here */
+  ba_wait_point news;     /* the reader waits here */
+  ba_wait_point room;     /* shards wait here */
   pthread_mutex_t growth; /* inline: guards the queue against a reader in another thread */
   ba_output_queue *queue;
   struct ba_subscription *next;
@@ -59,7 +59,7 @@ void ba_outputs_destroy(ba_subscription *subscription);
 
 /* Appends one output. The shard that owns the queue; waits for the reader when it is full (unless drop or closing). */
 void ba_outputs_push(ba_subscription *subscription, uint32_t shard, const ba_output *output,
-                     const BA_ATOMIC(uint32_t) * closing);
+                     const BA_ATOMIC(uint32_t) *closing);
 /* All later outputs of the shard have keys at or past this one. The shard. */
 void ba_outputs_advance(ba_subscription *subscription, uint32_t shard, ba_output_key frontier);
 /* Wakes the reader if it waits. The shard, after pushes; any thread, after `ended`. */

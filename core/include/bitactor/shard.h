@@ -18,7 +18,7 @@ enum { BA_CHUNK = 2048 }; /* most signals in one call of a handler; their order 
 
 /* Which actors handle a kind, in order of declaration. Kind index 0: not declared. */
 typedef struct ba_route {
-  uint8_t first;     /* the first actor, or the index past the last actor: nobody */
+  uint8_t first; /* the first actor, or the index past the last actor: nobody */
   uint8_t count;
   uint8_t actors[BA_ACTORS_MAX];
 } ba_route;
@@ -94,13 +94,13 @@ typedef struct ba_shard {
   uint64_t rounds;         /* of the loop that handled something */
 
   /* Scratch of one batch. */
-  uint16_t *order;        /* BA_CHUNK for each actor, one more for nobody */
+  uint16_t *order; /* BA_CHUNK for each actor, one more for nobody */
   uint32_t *order_n;
-  uint32_t *slots;        /* BA_CHUNK */
-  uint8_t *failed;        /* BA_CHUNK: 1 + enum ba_drop of the first failure of each signal */
+  uint32_t *slots; /* BA_CHUNK */
+  uint8_t *failed; /* BA_CHUNK: 1 + enum ba_drop of the first failure of each signal */
   bool any_failed;
   ba_emit *emit_buffer;
-  ba_wave_made made[2];   /* two, by turns: one is read by others while the other is written */
+  ba_wave_made made[2]; /* two, by turns: one is read by others while the other is written */
   uint32_t turn;
   ba_signal *wave_signals;
   uint8_t *wave_parts;
@@ -121,7 +121,7 @@ typedef struct ba_shard {
 } ba_shard;
 
 struct ba_engine {
-  ba_step_ring ring; /* inline: only its lock, tail, wall and counts are used */
+  ba_step_ring ring;    /* inline: only its lock, tail, wall and counts are used */
   uint32_t shard_count; /* at least 1 */
   bool inline_mode;
   bool feedback;  /* some actor may emit what some actor handles */
@@ -134,19 +134,19 @@ struct ba_engine {
   uint16_t *kind_numbers;
   uint8_t kind_index[65536];
   ba_route routes[256];
-  uint8_t *may_emit;    /* [actor * 256 + kind index] */
-  uint8_t wanted[256];  /* by kind index: some subscription reads it; changes only while every shard is paused */
+  uint8_t *may_emit;   /* [actor * 256 + kind index] */
+  uint8_t wanted[256]; /* by kind index: some subscription reads it; changes only while every shard is paused */
   ba_shard *shards;
   void *owned[3 * BA_ACTORS_MAX + 2]; /* copies of what the configuration pointed to */
   uint32_t owned_n;
   ba_subscription *subscriptions; /* changes only while every shard is paused */
-  BA_ATOMIC(uint32_t) closing;  /* no more steps are admitted; shards end when the ring is empty */
-  BA_ATOMIC(uint32_t) discard;  /* shards end at the next step boundary */
+  BA_ATOMIC(uint32_t) closing;    /* no more steps are admitted; shards end when the ring is empty */
+  BA_ATOMIC(uint32_t) discard;    /* shards end at the next step boundary */
   bool closed;
 
   bool has_ring;
   uint32_t shards_made;
-  bool shards_ended; /* under ring.lock */
+  bool shards_ended;                    /* under ring.lock */
   BA_ALIGNED_LINE pthread_mutex_t turn; /* inline: who holds it handles steps */
 
   /* Pause: one at a time. */
@@ -189,7 +189,7 @@ void ba_shard_dead_letter(ba_shard *shard, const ba_batch *batch, uint32_t i, ui
 
 extern _Thread_local const ba_engine *ba_inside; /* the engine whose handler this thread is running, if any */
 
-static inline void ba_count(BA_ATOMIC(uint64_t) * counter, uint64_t n) {
+static inline void ba_count(BA_ATOMIC(uint64_t) *counter, uint64_t n) {
   /* relaxed, load and store: the shard alone writes it; readers want a recent value, whole. */
   ba_store_relaxed(counter, ba_load_relaxed(counter) + n);
 }

@@ -14,11 +14,11 @@
  * Death. Each side holds a lock on its role for as long as its process has the segment open (an open-file-description
  * lock, which the kernel gives back at any kind of death) and leaves its process number and that process's start time
  * in the header (which tells a dead owner from a fork of it that keeps the lock). A waiting side looks every
- * BA_SHM_LOOK_NS. A consumer gets every published item, then PEER_DEAD; a producer gets PEER_DEAD when it finds no room.
- * A side that never came is not dead: one waits for it, up to the timeout. After a death, or a clean detach without
- * close, the role is free and another process may attach it: a producer goes on after the last published item; a
- * consumer after the last released one, so items that were polled and not released are seen again.
- * What a dead producer had claimed and not published was never in the ring.
+ * BA_SHM_LOOK_NS. A consumer gets every published item, then PEER_DEAD; a producer gets PEER_DEAD when it finds no
+ * room. A side that never came is not dead: one waits for it, up to the timeout. After a death, or a clean detach
+ * without close, the role is free and another process may attach it: a producer goes on after the last published item;
+ * a consumer after the last released one, so items that were polled and not released are seen again. What a dead
+ * producer had claimed and not published was never in the ring.
  */
 #ifndef BITACTOR_SHM_RING_H
 #define BITACTOR_SHM_RING_H

@@ -39,7 +39,7 @@ typedef struct ba_spsc_control {
 typedef struct ba_spsc_producer {
   ba_spsc_control *control;
   uint8_t *slots;
-  uint64_t mask; /* capacity - 1 */
+  uint64_t mask;       /* capacity - 1 */
   uint64_t next;       /* sequence of the next item; equals published between calls */
   uint64_t room_until; /* released + capacity, as last seen; next <= room_until */
   uint64_t claimed;    /* next <= claimed <= room_until: may be written and published */
@@ -91,7 +91,8 @@ void ba_spsc_control_stop(ba_spsc_control *control);
 /* The producer's view of the other counter, again. OK, FULL (less than least), CLOSED or CORRUPT. */
 static inline ba_ring_result ba_spsc_look_for_room(ba_spsc_producer *p, uint32_t least) {
   /* seq_cst: acquire, paired with the consumer's release of `released`: its reads of the slots are over; weaker could
-   * overwrite an item that is being read. And the waiter's load of wait.h: weaker could sleep although there is room. */
+   * overwrite an item that is being read. And the waiter's load of wait.h: weaker could sleep although there is room.
+   */
   p->room_until = ba_load_seq_cst(&p->control->released) + p->mask + 1;
   if (p->room_until - p->next > p->mask + 1) return BA_RING_CORRUPT;
   return p->room_until - p->next >= least ? BA_RING_OK : BA_RING_FULL;

@@ -29,7 +29,7 @@ typedef struct ba_step_ring {
   uint32_t readers;
   bool needs_wall;
   ba_signal *signals;
-  uint8_t *parts; /* partition of each slot's signal, written by the sender */
+  uint8_t *parts;  /* partition of each slot's signal, written by the sender */
   uint64_t *walls; /* wall time of the block that begins at the slot */
   BA_ATOMIC(uint64_t) *marks;
   ba_ring_head *heads;

@@ -43,7 +43,8 @@ typedef struct ba_store_config {
   uint64_t reserve_keys;       /* address space for so many keys; 0: about 2^30, or what fits 2^40 bytes */
 } ba_store_config;
 
-/* An empty store; null: no memory. Any thread. If the address space asked for is not to be had, it makes do with less. */
+/* An empty store; null: no memory. Any thread. If the address space asked for is not to be had, it makes do with less.
+ */
 ba_store *ba_store_create(const ba_store_config *config);
 
 /* Gives everything back; null is allowed. Pointers into the store are dead. */
@@ -106,7 +107,8 @@ uint64_t ba_store_refused_memory(const ba_store *store);
 /* For tests: replaces the hash of a store that has no keys yet, for instance by one under which all keys collide. */
 void ba_store_set_hash(ba_store *store, ba_hash hash);
 
-/* For tests and benchmarks: which of the ways to compare keys to use; they differ in speed only. Returns the one in use. */
+/* For tests and benchmarks: which of the ways to compare keys to use; they differ in speed only. Returns the one in
+ * use. */
 enum ba_store_way { BA_WAY_BEST, BA_WAY_SCALAR, BA_WAY_AVX2, BA_WAY_AVX512 };
 enum ba_store_way ba_store_set_way(ba_store *store, enum ba_store_way way);
 

@@ -40,7 +40,8 @@ typedef struct ba_bucket {
 
 _Static_assert(sizeof(ba_bucket) == BA_LINE_BYTES, "a bucket is one cache line");
 
-/* A pool of cache lines in one region, numbered from 0. Line 0 is a bucket that stays empty: tables without keys use it. */
+/* A pool of cache lines in one region, numbered from 0. Line 0 is a bucket that stays empty: tables without keys use
+ * it. */
 typedef struct ba_lines {
   ba_region region;
   uint32_t used;   /* lines ever handed out, line 0 included */
@@ -48,8 +49,9 @@ typedef struct ba_lines {
   uint32_t free_n; /* length of that list */
 } ba_lines;
 
-/* h(key) = (a * key mod 2^128) >> 64, of which tables use the low 32 bits at most: multiply-shift, universal (Dietzfelbinger
- * et al., 1997): two keys chosen without knowing a share an index of l bits with probability 2 / 2^l at most. */
+/* h(key) = (a * key mod 2^128) >> 64, of which tables use the low 32 bits at most: multiply-shift, universal
+ * (Dietzfelbinger et al., 1997): two keys chosen without knowing a share an index of l bits with probability 2 / 2^l at
+ * most. */
 typedef struct ba_hash {
   uint64_t a_lo, a_hi;
 } ba_hash;
@@ -59,8 +61,8 @@ typedef struct ba_table {
   uint32_t hi_mask; /* index = h & hi_mask, and if that is not below `buckets`, index & lo_mask */
   uint32_t lo_mask;
   uint32_t keys;
-  uint32_t split_until; /* while buckets < split_until a doubling is under way */
-  uint32_t grow_at;     /* with this many keys the next doubling begins */
+  uint32_t split_until;                 /* while buckets < split_until a doubling is under way */
+  uint32_t grow_at;                     /* with this many keys the next doubling begins */
   uint32_t segments[BA_TABLE_SEGMENTS]; /* line of bucket i = segments[k(i)] + i, modulo 2^32 */
 } ba_table;
 
@@ -101,9 +103,9 @@ void ba_table_init(ba_table *table);
 uint32_t *ba_table_find(const ba_lines *lines, const ba_hash *hash, const ba_table *table, uint64_t key);
 
 /*
- * Adds a key that is absent. stagger in [0, 64): tables of one store with different ones do not double at the same time.
- * 0: done. -1: no memory; nothing changed that a caller can see, and a later call may succeed.
- * Does constant work: at most BA_TABLE_BURST chains are split.
+ * Adds a key that is absent. stagger in [0, 64): tables of one store with different ones do not double at the same
+ * time. 0: done. -1: no memory; nothing changed that a caller can see, and a later call may succeed. Does constant
+ * work: at most BA_TABLE_BURST chains are split.
  */
 int ba_table_insert(ba_lines *lines, const ba_hash *hash, ba_table *table, unsigned stagger, uint64_t key,
                     uint32_t slot);

@@ -53,8 +53,8 @@
 #define BA_WAIT_FOREVER UINT64_MAX
 
 enum {
-  BA_WAIT_SPINS = 16,  /* tries before the first yield, with 1, 2, 4, 8, 16, 16, ... pauses between: some 5 us */
-  BA_WAIT_YIELDS = 8,  /* tries that give the core away before parking */
+  BA_WAIT_SPINS = 16, /* tries before the first yield, with 1, 2, 4, 8, 16, 16, ... pauses between: some 5 us */
+  BA_WAIT_YIELDS = 8, /* tries that give the core away before parking */
   BA_WAIT_PARKED_MAX = 0xffff,
   BA_WAIT_WAKING = 0x10000,
   BA_WAIT_EPOCH_ONE = 0x20000,

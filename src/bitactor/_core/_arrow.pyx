@@ -11,7 +11,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport ENOMEM
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset, strcpy, strlen
+from libc.string cimport memset, strcpy
 
 cdef extern from *:
     """
@@ -65,12 +65,13 @@ cdef extern from *:
 
 
 _FORMATS = {
-    "f8": "g", "f4": "f", "i8": "l", "i4": "i", "i2": "s", "i1": "c", "u8": "L", "u4": "I", "u2": "S", "u1": "C", "b1": "b",
+    "f8": "g", "f4": "f", "i8": "l", "i4": "i", "i2": "s", "i1": "c", "u8": "L", "u4": "I", "u2": "S", "u1": "C",
+    "b1": "b",
 }
 
 
 cdef class _Column:
-    """One column, ready to be pointed into: its format, the array that owns its values, and for fixed arrays the child."""
+    """One column, ready to be pointed into: its format, the array that owns its values, the child of fixed arrays."""
     cdef bytes name
     cdef bytes format
     cdef object values

@@ -156,7 +156,8 @@ cdef class EngineCore:
                 owned.append(declared)
             numbers = _numbers([kind[1] for kind in kinds])
             owned.append(numbers)
-            for i, (address, stride, init, keys_max, idle_ns, budget, reads_wall, handled, emitted) in enumerate(actors):
+            for i, actor in enumerate(actors):
+                address, stride, init, keys_max, idle_ns, budget, reads_wall, handled, emitted = actor
                 specs[i].handler = <ba_handler><size_t>address
                 specs[i].stride = stride
                 if len(init) != stride:
@@ -304,8 +305,8 @@ cdef class EngineCore:
     def _may_wait(self, uint64_t accepted):
         if self.handle.waiter and self.handle.waiter == PyThread_get_thread_ident():
             raise OutputsFullError(
-                "the ring is full, and a callback that waits for room may wait for itself: send from another thread, or "
-                'make the engine with full="refuse"', accepted
+                "the ring is full, and a callback that waits for room may wait for itself: send from another thread, "
+                'or make the engine with full="refuse"', accepted
             )
 
     def _not_sent(self, int result, number, flags, uint64_t index, uint64_t accepted):
@@ -401,9 +402,10 @@ cdef class EngineCore:
             if self.entries[i].number == number:
                 kind = <object>self.entries[i].declared
                 raise SignalError(
-                    f"signal {index}: kind {kind.name!r} has value {kind.value!r} and aux {kind.aux!r}, and the array's "
-                    "dtype has other types there: fill it through an array of bitactor.signal_dtype(value, aux) of "
-                    f"those types; {accepted} signals before its frame were admitted", index, accepted
+                    f"signal {index}: kind {kind.name!r} has value {kind.value!r} and aux {kind.aux!r}, and the "
+                    "array's dtype has other types there: fill it through an array of "
+                    f"bitactor.signal_dtype(value, aux) of those types; {accepted} "
+                    "signals before its frame were admitted", index, accepted
                 )
         self._not_sent(BA_BAD_KIND, number, 0, index, accepted)
 
@@ -669,7 +671,8 @@ def _explained(kind, key, value, aux, time):
             try:
                 float(given) if not isinstance(given, str) else index(given)
             except (TypeError, ValueError, OverflowError):
-                return SignalError(f"{whose} is {given!r} ({type(given).__name__}); it is declared {declared}: give a number")
+                told = f"{whose} is {given!r} ({type(given).__name__}); it is declared {declared}: give a number"
+                return SignalError(told)
             continue
         low, high = _RANGES[declared]
         try:
