@@ -39,6 +39,16 @@ sanitize: ## the core's tests under ThreadSanitizer, then under AddressSanitizer
 	@tools/meson-build build/asan $(DEBUG) -Db_sanitize=address,undefined
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(MESON_TEST) build/asan -t 10
 
+.PHONY: cross
+cross: ## the core's tests on aarch64 and the codec's on s390x, under qemu-user
+	@tools/bootstrap --no-package
+	tools/cross
+
+.PHONY: fuzz
+fuzz: ## libFuzzer on the frame decoder for FUZZ_SECONDS (clang)
+	@tools/bootstrap --no-package
+	tools/fuzz $(FUZZ_SECONDS)
+
 .PHONY: coverage
 coverage: ## one HTML report of Python and C together, and a number that must reach COVERAGE_PERCENT_MIN
 	@tools/bootstrap test dev

@@ -9,6 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from bitactor.protocol import Frame as Frame
+    from bitactor.protocol import FrameError as FrameError
+    from bitactor.protocol import decode_frame as decode_frame
+    from bitactor.protocol import encode_frame as encode_frame
     from bitactor.actors import Actor as Actor
     from bitactor.actors import App as App
     from bitactor.actors import HandlerError as HandlerError
@@ -36,6 +40,8 @@ _HOME: Final[dict[str, str]] = {
     "ClosedError": "bitactor.engine",
     "DeadLetter": "bitactor.statistics",
     "Engine": "bitactor.engine",
+    "Frame": "bitactor.protocol",
+    "FrameError": "bitactor.protocol",
     "HandlerError": "bitactor.actors",
     "Kind": "bitactor.schema",
     "OUTPUT_DTYPE": "bitactor.signals",
@@ -46,6 +52,8 @@ _HOME: Final[dict[str, str]] = {
     "Statistics": "bitactor.statistics",
     "Subscription": "bitactor.outputs",
     "Table": "bitactor.tables",
+    "decode_frame": "bitactor.protocol",
+    "encode_frame": "bitactor.protocol",
     "field": "bitactor.schema",
     "make_signals": "bitactor.signals",
     "signal_dtype": "bitactor.signals",

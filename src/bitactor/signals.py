@@ -12,6 +12,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from bitactor._core._codec import from_be, to_be
+
 _NAMES: Final = ("kind", "flags", "aux", "key", "time", "value")
 
 
@@ -115,3 +117,18 @@ def text_key(text: str) -> int:
     table of names where that matters. For example text_key("AAPL") == 0x6b4aff72f6bfebf4.
     """
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def to_bytes(signals: npt.NDArray[Any]) -> bytes:
+    """The signals big-endian, 32 bytes each. Any signal dtype; one copy. TypeError for another dtype."""
+    value_types(signals.dtype)
+    return to_be(np.ascontiguousarray(signals))
+
+
+def from_bytes(data: bytes | bytearray | memoryview, *, value: str = "f8", aux: str = "u4") -> npt.NDArray[Any]:
+    """Signals from big-endian bytes; a new array of signal_dtype(value, aux). Nothing but the length is checked."""
+    if len(data) % SIGNAL_DTYPE.itemsize:
+        raise ValueError(f"{len(data)} bytes are no whole number of signals of {SIGNAL_DTYPE.itemsize} bytes")
+    signals: npt.NDArray[Any] = np.empty(len(data) // SIGNAL_DTYPE.itemsize, signal_dtype(value, aux))
+    from_be(data, signals)
+    return signals

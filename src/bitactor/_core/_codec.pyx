@@ -1,0 +1,150 @@
+"""Signals and frames as big-endian bytes. Pure functions; any thread; large inputs are converted without the GIL."""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy, memset
+
+cdef extern from "bitactor/signal.h" nogil:
+    ctypedef struct ba_signal:
+        pass
+    enum:
+        BA_FRAME_SIGNALS
+    uint8_t ba_partition(uint64_t key)
+
+cdef extern from "bitactor/byteorder.h" nogil:
+    void ba_signals_to_be(const ba_signal *signals, uint8_t *out, size_t n)
+    void ba_signals_from_be(const uint8_t *bytes, ba_signal *out, size_t n)
+
+cdef extern from "bitactor/crc32c.h" nogil:
+    uint32_t ba_crc32c(uint32_t crc, const void *bytes, size_t n)
+
+cdef extern from "bitactor/ticks.h" nogil:
+    uint64_t ba_ticks()
+    uint64_t ba_ticks_hz()
+
+cdef extern from "bitactor/frame.h" nogil:
+    enum:
+        BA_FRAME_HEADER
+    ctypedef struct ba_frame:
+        uint64_t producer
+        uint64_t sequence
+        uint32_t epoch
+        uint32_t count
+        uint8_t trace[24]
+    size_t ba_frame_encode(const ba_frame *frame, const ba_signal *signals, uint8_t *out)
+    int ba_frame_decode(const uint8_t *bytes, size_t n, const uint64_t *kinds, ba_frame *frame, ba_signal *signals,
+                        size_t *offset)
+
+SIGNAL_BYTES = 32
+FRAME_HEADER_BYTES = BA_FRAME_HEADER
+
+
+def to_be(signals):
+    """32 bytes a signal, big-endian, of a contiguous buffer of signals in host order."""
+    cdef Py_buffer view
+    cdef bytes out
+    cdef uint8_t *to
+    PyObject_GetBuffer(signals, &view, PyBUF_SIMPLE)
+    try:
+        out = PyBytes_FromStringAndSize(NULL, view.len)
+        to = <uint8_t *>PyBytes_AS_STRING(out)
+        with nogil:
+            ba_signals_to_be(<const ba_signal *>view.buf, to, <size_t>view.len // 32)
+    finally:
+        PyBuffer_Release(&view)
+    return out
+
+
+def from_be(data, out):
+    """Fill the writable buffer `out` with the signals that the bytes are; both have one length, a multiple of 32."""
+    cdef Py_buffer source, target
+    PyObject_GetBuffer(data, &source, PyBUF_SIMPLE)
+    try:
+        PyObject_GetBuffer(out, &target, PyBUF_WRITABLE)
+        try:
+            if source.len != target.len or source.len % 32:
+                raise ValueError(f"{source.len} bytes do not fill {target.len}, or are no multiple of 32")
+            with nogil:
+                ba_signals_from_be(<const uint8_t *>source.buf, <ba_signal *>target.buf, <size_t>source.len // 32)
+        finally:
+            PyBuffer_Release(&target)
+    finally:
+        PyBuffer_Release(&source)
+
+
+def frame_encode(uint64_t producer, uint32_t epoch, uint64_t sequence, bytes trace, signals):
+    """The frame's bytes, or None when the count or the sequence is out of range. trace: 24 bytes, or empty."""
+    cdef Py_buffer view
+    cdef ba_frame frame
+    cdef bytes out
+    cdef size_t written
+    memset(&frame, 0, sizeof(frame))
+    frame.producer, frame.epoch, frame.sequence = producer, epoch, sequence
+    if trace:
+        if len(trace) != 24:
+            raise ValueError(f"a trace context is 24 bytes (trace id 16, span id 8), not {len(trace)}")
+        memcpy(frame.trace, PyBytes_AS_STRING(trace), 24)
+    PyObject_GetBuffer(signals, &view, PyBUF_SIMPLE)
+    try:
+        if view.len == 0 or view.len > 32 * BA_FRAME_SIGNALS:
+            return None
+        frame.count = <uint32_t>(view.len // 32)
+        out = PyBytes_FromStringAndSize(NULL, BA_FRAME_HEADER + view.len)
+        written = ba_frame_encode(&frame, <const ba_signal *>view.buf, <uint8_t *>PyBytes_AS_STRING(out))
+    finally:
+        PyBuffer_Release(&view)
+    return out if written else None
+
+
+def frame_decode(data, bytes kinds, out):
+    """(result, offset, producer, epoch, sequence, count, trace); `out`: a writable buffer of 8,192 signals.
+
+    kinds: 8,192 bytes, bit k set when kind k is declared; or None for any kind but 0.
+    """
+    cdef Py_buffer source, target
+    cdef ba_frame frame
+    cdef size_t offset = 0
+    cdef int result
+    memset(&frame, 0, sizeof(frame))
+    if kinds is not None and len(kinds) != 8192:
+        raise ValueError("kinds is 8,192 bytes")
+    PyObject_GetBuffer(data, &source, PyBUF_SIMPLE)
+    try:
+        PyObject_GetBuffer(out, &target, PyBUF_WRITABLE)
+        try:
+            if target.len < 32 * BA_FRAME_SIGNALS:
+                raise ValueError("out holds 8,192 signals")
+            result = ba_frame_decode(<const uint8_t *>source.buf, <size_t>source.len,
+                                     NULL if kinds is None else <const uint64_t *>PyBytes_AS_STRING(kinds),
+                                     &frame, <ba_signal *>target.buf, &offset)
+        finally:
+            PyBuffer_Release(&target)
+    finally:
+        PyBuffer_Release(&source)
+    return result, offset, frame.producer, frame.epoch, frame.sequence, frame.count, (<char *>frame.trace)[:24]
+
+
+def crc32c(data, uint32_t crc=0):
+    """CRC-32C of a buffer, going on from `crc`."""
+    cdef Py_buffer view
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        return ba_crc32c(crc, view.buf, <size_t>view.len)
+    finally:
+        PyBuffer_Release(&view)
+
+
+def partition(uint64_t key):
+    """The partition of a key, 0 to 63: frozen, the same everywhere."""
+    return ba_partition(key)
+
+
+def ticks():
+    """The counter of this machine (TSC, CNTVCT); ticks_hz of them are a second. Not core cycles."""
+    return ba_ticks()
+
+
+def ticks_hz():
+    """Ticks in a second; the first call may take some 10 ms."""
+    return ba_ticks_hz()

@@ -1,0 +1,86 @@
+"""Frames: up to 8,192 signals of one producer as checked bytes, big-endian. Pure; any thread."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from bitactor._core._codec import FRAME_HEADER_BYTES, SIGNAL_BYTES, frame_decode, frame_encode
+from bitactor.signals import SIGNAL_DTYPE, value_types
+
+SIGNALS_MAX: Final = 8192
+BYTES_MAX: Final = FRAME_HEADER_BYTES + SIGNAL_BYTES * SIGNALS_MAX
+
+# In the order of enum ba_frame_result: a code, and what to say.
+_FAILURES: Final = (
+    ("ok", ""),
+    ("short", "it ends before its header's count says"),
+    ("magic", "it does not begin with BAF1: these bytes are no frame"),
+    ("version", "its version is not 1, the one known here"),
+    ("type", "its type is not 1 (data)"),
+    ("flags", "a reserved bit of its header is set"),
+    ("count", f"its count is not 1 to {SIGNALS_MAX}"),
+    ("long", "it goes on after its header's count says"),
+    ("crc", "its checksum does not match: the bytes were changed on the way"),
+    ("sequence", "its sequence and count go past 2**64 - 1"),
+    ("signal_flags", "a signal has a reserved flag set"),
+    ("signal_kind", "a signal's kind is 0 or not declared"),
+)
+
+
+class FrameError(ValueError):
+    """Bytes that are no frame. code: a word of docs/adr/0005; offset: where in the bytes the trouble lies."""
+
+    def __init__(self, code: str, offset: int, message: str) -> None:
+        super().__init__(f"frame refused ({code}) at offset {offset}: {message}")
+        self.code = code
+        self.offset = offset
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A decoded frame. sequence: index of its first signal in the producer's stream. trace: 24 bytes, or zeros."""
+
+    producer: int
+    epoch: int
+    sequence: int
+    signals: npt.NDArray[Any]
+    trace: bytes
+
+
+def encode_frame(
+    signals: npt.NDArray[Any], *, producer: int, sequence: int, epoch: int = 0, trace: bytes = b""
+) -> bytes:
+    """The bytes of a frame of 1 to 8,192 signals (any signal dtype). ValueError or TypeError says what does not fit."""
+    value_types(signals.dtype)
+    data = frame_encode(producer, epoch, sequence, trace, np.ascontiguousarray(signals))
+    if data is None:
+        raise ValueError(
+            f"a frame holds 1 to {SIGNALS_MAX} signals and ends before sequence 2**64 - 1; this would hold "
+            f"{len(signals)} from {sequence}"
+        )
+    return data
+
+
+def kind_set(kinds: Iterable[Any]) -> bytes:
+    """The set of declared kinds (Kind objects or numbers) that decode_frame checks against."""
+    bits = np.zeros(65536, np.uint8)
+    for kind in kinds:
+        bits[getattr(kind, "number", kind)] = 1
+    words = np.packbits(bits, bitorder="little")
+    return words.tobytes() if np.little_endian else words.view("<u8").astype("=u8").tobytes()
+
+
+def decode_frame(data: bytes | bytearray | memoryview, kinds: bytes | None = None) -> Frame:
+    """The frame that these bytes are, wholly. kinds: from kind_set; None allows any kind but 0. FrameError otherwise.
+
+    The signals are the frame's own array, value f8 and aux u4: view them as the dtype of their kind.
+    """
+    out: npt.NDArray[Any] = np.empty(SIGNALS_MAX, SIGNAL_DTYPE)
+    result, offset, producer, epoch, sequence, count, trace = frame_decode(data, kinds, out)
+    if result:
+        code, message = _FAILURES[result]
+        raise FrameError(code, offset, message)
+    return Frame(producer, epoch, sequence, out[:count].copy(), trace)
