@@ -68,8 +68,20 @@ def command_of(measure: Measure, *, may_install: bool) -> list[str] | str:
 
 def figures_of(output: str) -> list[dict[str, object]]:
     """The JSON lines among a process's output."""
-    lines = (line for line in output.split("\n") if line.startswith("{"))
-    return [json.loads(line) for line in lines]
+    lines = [json.loads(line) for line in output.split("\n") if line.startswith("{")]
+    return [figure for line in lines for figure in ([line] if "value" in line or "left_out" in line else split(line))]
+
+
+CONDITIONS = ("keys", "shards", "threads", "batch", "capacity")  # fields that say under what a figure was measured
+
+
+def split(line: dict[str, object]) -> list[dict[str, object]]:
+    """A line of a core program, with several measured fields, as one figure a field."""
+    name = str(line.pop("bench", line.pop("name", "")))
+    under = ", ".join(f"{line.pop(each)} {each}" for each in CONDITIONS if each in line)
+    title = f"{name} ({under})" if under else name
+    numbers = {field: value for field, value in line.items() if isinstance(value, int | float)}
+    return [{"figure": f"{title} {field}", "value": value} for field, value in numbers.items()]
 
 
 def run_once(measure: Measure, command: Sequence[str], results: Results, round_: int) -> None:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import task  # noqa: E402
-from benchmarks.runner import Measure, Results, run_once  # noqa: E402
+from benchmarks.runner import Measure, Results, figures_of, run_once  # noqa: E402
 
 
 def test_the_quick_run_ends_well_and_writes_what_it_found(tmp_path):
@@ -57,3 +57,11 @@ def test_ratios_are_taken_round_by_round():
     results = Results(values={"a": [2.0, None, 30.0, 8.0], "b": [1.0, 5.0, 10.0, 1.0]})
     assert results.ratio("a", "b") == 3.0
     assert results.ratio("a", "missing") is None
+
+
+def test_a_line_with_several_fields_becomes_a_figure_a_field():
+    figures = figures_of('noise\n{"bench": "vwap", "keys": 1000, "loop": 1.5, "ring": 2}\n')
+    assert figures == [
+        {"figure": "vwap (1000 keys) loop", "value": 1.5},
+        {"figure": "vwap (1000 keys) ring", "value": 2},
+    ]
