@@ -36,7 +36,7 @@ typedef struct shm_constants {
   uint64_t slots_at; /* offset of the slots in the file */
   uint32_t item_bytes;
   uint32_t control_bytes; /* sizeof(ba_spsc_control): differs between incompatible builds */
-  uint32_t reserved;
+  uint32_t type_tag;
   uint32_t crc;
 } shm_constants;
 
@@ -129,6 +129,7 @@ ba_ring_result ba_shm_create(const char *name, const ba_ring_options *options) {
                                       .file_bytes = bytes,
                                       .slots_at = slots_offset(),
                                       .item_bytes = options->item_bytes,
+                                      .type_tag = options->type_tag,
                                       .control_bytes = sizeof(ba_spsc_control)};
   header->constants.crc = crc32c(&header->constants, offsetof(shm_constants, crc));
   ba_spsc_control_init((ba_spsc_control *)(memory + HEADER_BYTES), options->start, true, false);
@@ -156,7 +157,7 @@ static ba_ring_result check_header(shm_header *header, uint64_t file_bytes, shm_
   if (out->crc != crc32c(out, offsetof(shm_constants, crc))) return BA_RING_CORRUPT;
   if (out->control_bytes != sizeof(ba_spsc_control)) return BA_RING_FOREIGN;
   const ba_ring_options options = {.capacity = out->capacity, .item_bytes = out->item_bytes};
-  if (!ba_ring_options_valid(&options) || out->reserved != 0 || out->slots_at != slots_offset() ||
+  if (!ba_ring_options_valid(&options) || out->slots_at != slots_offset() ||
       out->file_bytes != out->slots_at + out->capacity * out->item_bytes || out->file_bytes != file_bytes) {
     return BA_RING_CORRUPT;
   }
@@ -219,15 +220,17 @@ static ba_ring_result enter(ba_shm_ring *r, uint8_t *memory) {
   return BA_RING_OK;
 }
 
-ba_ring_result ba_shm_attach(const char *name, ba_shm_role role, ba_shm_ring **ring) {
-  char path[BA_SHM_NAME_MAX + 16];
-  *ring = NULL;
-  if (!shm_name(name, path) || (role != BA_SHM_PRODUCER && role != BA_SHM_CONSUMER)) return BA_RING_BAD_OPTION;
+static ba_ring_options options_of(const shm_constants *constants) {
+  return (ba_ring_options){.capacity = constants->capacity,
+                           .item_bytes = constants->item_bytes,
+                           .type_tag = constants->type_tag,
+                           .start = constants->start};
+}
+
+/* Opens the segment and checks its constants: OK, or what ba_shm_attach says. *fd is open only if OK. */
+static ba_ring_result open_checked(const char *path, int *fd_out, shm_constants *constants) {
   const int fd = shm_open(path, O_RDWR | O_CLOEXEC, 0);
   if (fd < 0) return errno == ENOENT ? BA_RING_ABSENT : BA_RING_SYSTEM;
-  ba_shm_ring *r = NULL;
-  uint8_t *memory = MAP_FAILED;
-  size_t mapped = 0;
   ba_ring_result result = BA_RING_SYSTEM;
   struct stat info;
   if (fstat(fd, &info) != 0) goto fail;
@@ -236,15 +239,50 @@ ba_ring_result ba_shm_attach(const char *name, ba_shm_role role, ba_shm_ring **r
   result = BA_RING_FOREIGN;
   if (info.st_size < HEADER_BYTES || !S_ISREG(info.st_mode)) goto fail;
   result = BA_RING_SYSTEM;
-  mapped = HEADER_BYTES;
-  memory = mmap(NULL, mapped, PROT_READ, MAP_SHARED, fd, 0);
-  if (memory == MAP_FAILED) goto fail;
-  shm_constants constants;
-  result = check_header((shm_header *)memory, (uint64_t)info.st_size, &constants);
+  void *header = mmap(NULL, HEADER_BYTES, PROT_READ, MAP_SHARED, fd, 0);
+  if (header == MAP_FAILED) goto fail;
+  result = check_header(header, (uint64_t)info.st_size, constants);
+  munmap(header, HEADER_BYTES);
   if (result != BA_RING_OK) goto fail;
-  munmap(memory, mapped);
-  mapped = (size_t)constants.file_bytes;
-  memory = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  *fd_out = fd;
+  return BA_RING_OK;
+fail:;
+  const int error = errno;
+  close(fd);
+  errno = error;
+  return result;
+}
+
+ba_ring_result ba_shm_look(const char *name, ba_ring_options *options, ba_ring_statistics *statistics) {
+  char path[BA_SHM_NAME_MAX + 16];
+  if (!shm_name(name, path)) return BA_RING_BAD_OPTION;
+  int fd;
+  shm_constants constants;
+  const ba_ring_result result = open_checked(path, &fd, &constants);
+  if (result != BA_RING_OK) return result;
+  uint8_t *memory = mmap(NULL, (size_t)constants.slots_at, PROT_READ, MAP_SHARED, fd, 0);
+  const int error = errno;
+  close(fd);
+  errno = error;
+  if (memory == MAP_FAILED) return BA_RING_SYSTEM;
+  *options = options_of(&constants);
+  *statistics =
+      ba_spsc_control_statistics((ba_spsc_control *)(memory + HEADER_BYTES), constants.capacity, constants.start);
+  munmap(memory, (size_t)constants.slots_at);
+  return BA_RING_OK;
+}
+
+ba_ring_result ba_shm_attach(const char *name, ba_shm_role role, ba_shm_ring **ring) {
+  char path[BA_SHM_NAME_MAX + 16];
+  *ring = NULL;
+  if (!shm_name(name, path) || (role != BA_SHM_PRODUCER && role != BA_SHM_CONSUMER)) return BA_RING_BAD_OPTION;
+  int fd;
+  shm_constants constants;
+  ba_ring_result result = open_checked(path, &fd, &constants);
+  if (result != BA_RING_OK) return result;
+  ba_shm_ring *r = NULL;
+  const size_t mapped = (size_t)constants.file_bytes;
+  uint8_t *memory = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   result = BA_RING_SYSTEM;
   if (memory == MAP_FAILED) goto fail;
   struct flock lock = role_lock(role);
@@ -255,8 +293,7 @@ ba_ring_result ba_shm_attach(const char *name, ba_shm_role role, ba_shm_ring **r
   r = ba_alloc_aligned(sizeof(*r), BA_CACHE_LINE);
   result = BA_RING_NO_MEMORY;
   if (r == NULL) goto fail;
-  r->options =
-      (ba_ring_options){.capacity = constants.capacity, .item_bytes = constants.item_bytes, .start = constants.start};
+  r->options = options_of(&constants);
   r->header = (shm_header *)memory;
   r->control = (ba_spsc_control *)(memory + HEADER_BYTES);
   r->bytes = mapped;
@@ -281,6 +318,11 @@ void ba_shm_detach(ba_shm_ring *r, bool end) {
   if (end && r->role == BA_SHM_CONSUMER) ba_spsc_control_stop(r->control);
   /* release: pairs with the acquire in ba_shm_look_at_peer; the last items are published before the leaving is seen */
   ba_store_release(&r->header->sides[r->role].state, BA_SHM_LEFT);
+  ba_shm_abandon(r);
+}
+
+void ba_shm_abandon(ba_shm_ring *r) {
+  if (r == NULL) return;
   munmap(r->header, r->bytes);
   struct flock lock = role_lock(r->role);
   lock.l_type = F_UNLCK; /* by itself: a fork of this process may have the file open still */
@@ -404,10 +446,17 @@ ba_ring_result ba_shm_attach(const char *name, ba_shm_role role, ba_shm_ring **r
   *ring = NULL;
   return BA_RING_SYSTEM;
 }
+ba_ring_result ba_shm_look(const char *name, ba_ring_options *options, ba_ring_statistics *statistics) {
+  (void)name;
+  *options = (ba_ring_options){.capacity = 0};
+  *statistics = (ba_ring_statistics){.capacity = 0};
+  return BA_RING_SYSTEM;
+}
 void ba_shm_detach(ba_shm_ring *r, bool end) {
   (void)r;
   (void)end;
 }
+void ba_shm_abandon(ba_shm_ring *r) { (void)r; }
 ba_ring_result ba_shm_unlink(const char *name) {
   (void)name;
   return BA_RING_SYSTEM;

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from bitactor.engine import OutputsFullError as OutputsFullError
     from bitactor.engine import SignalError as SignalError
     from bitactor.outputs import Subscription as Subscription
+    from bitactor.ring import PeerDiedError as PeerDiedError
+    from bitactor.ring import Ring as Ring
+    from bitactor.ring import RingStatistics as RingStatistics
     from bitactor.schema import Kind as Kind
     from bitactor.schema import field as field
     from bitactor.signals import OUTPUT_DTYPE as OUTPUT_DTYPE
@@ -46,6 +49,9 @@ _HOME: Final[dict[str, str]] = {
     "Kind": "bitactor.schema",
     "OUTPUT_DTYPE": "bitactor.signals",
     "OutputsFullError": "bitactor.engine",
+    "PeerDiedError": "bitactor.ring",
+    "Ring": "bitactor.ring",
+    "RingStatistics": "bitactor.ring",
     "SIGNAL_DTYPE": "bitactor.signals",
     "SignalError": "bitactor.engine",
     "State": "bitactor.tables",

@@ -57,6 +57,12 @@ ba_ring_result ba_shm_attach(const char *name, ba_shm_role role, ba_shm_ring **r
  */
 void ba_shm_detach(ba_shm_ring *ring, bool close);
 
+/* Gives a role and its handle up without a word: to the other side its holder has died. Null is allowed. */
+void ba_shm_abandon(ba_shm_ring *ring);
+
+/* Options and counts of a segment, without a role in it. OK, ABSENT, FOREIGN, CORRUPT, BAD_OPTION or SYSTEM. */
+ba_ring_result ba_shm_look(const char *name, ba_ring_options *options, ba_ring_statistics *statistics);
+
 /* Removes the name; who has it open goes on. OK, ABSENT, BAD_OPTION or SYSTEM. */
 ba_ring_result ba_shm_unlink(const char *name);
 

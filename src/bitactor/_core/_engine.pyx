@@ -47,7 +47,7 @@ os.register_at_fork(after_in_child=_forked)
 
 
 class ClosedError(RuntimeError):
-    """The engine is closed: nothing was done."""
+    """The engine or ring is closed: nothing was done."""
 
 
 class SignalError(ValueError):
