@@ -9,10 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from bitactor.protocol import Frame as Frame
-    from bitactor.protocol import FrameError as FrameError
-    from bitactor.protocol import decode_frame as decode_frame
-    from bitactor.protocol import encode_frame as encode_frame
     from bitactor.actors import Actor as Actor
     from bitactor.actors import App as App
     from bitactor.actors import HandlerError as HandlerError
@@ -21,6 +17,10 @@ if TYPE_CHECKING:
     from bitactor.engine import OutputsFullError as OutputsFullError
     from bitactor.engine import SignalError as SignalError
     from bitactor.outputs import Subscription as Subscription
+    from bitactor.protocol import Frame as Frame
+    from bitactor.protocol import FrameError as FrameError
+    from bitactor.protocol import decode_frame as decode_frame
+    from bitactor.protocol import encode_frame as encode_frame
     from bitactor.ring import PeerDiedError as PeerDiedError
     from bitactor.ring import Ring as Ring
     from bitactor.ring import RingStatistics as RingStatistics
