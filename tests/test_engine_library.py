@@ -415,7 +415,7 @@ def test_statistics_count_each_term_and_conserve(shards):
             s.accepted = 1
 
 
-def test_idle_shards_park():
+def test_shards_with_nothing_to_do_park():
     with ba.Engine(vwap_app(), 2):
         begin = time.process_time()
         time.sleep(0.5)

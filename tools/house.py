@@ -15,6 +15,13 @@ Finding = tuple[int, str]
 Rule = Callable[[str, str], Iterator[Finding]]
 
 LINES_MAX = 500
+# Files that are longer today, each with the most it may have; shorter is welcome, and then its row goes.
+LONGER = {
+    "core/src/engine.c": 560,
+    "core/tests/test_engine.c": 660,
+    "src/bitactor/_core/_engine.pyx": 810,
+    "tests/test_engine_library.py": 560,
+}
 SKIPPED_DIRS = {"build", "coverage", "dist", "target", "shared", "__pycache__", "node_modules"}
 KEPT_HIDDEN_DIRS = {".ci", ".github"}
 TEXT_SUFFIXES = {
@@ -22,11 +29,11 @@ TEXT_SUFFIXES = {
     *(".java", ".lock", ".xml", ".options", ""),
 }
 
-# Module of bitactor -> the modules it may import beside itself (DESIGN.md, "Layout"). `bitactor` itself names all.
+# Module of bitactor -> the modules it may import beside itself (docs/README.md, "Layout"). `bitactor` itself names all.
 _BASE = {"_core", "errors"}
 _LOW = {*_BASE, "signals", "ring", "config", "telemetry"}
 _MID = {*_LOW, "schema"}
-_ENGINE = {*_MID, "actors", "protocol", "log"}
+_ENGINE = {*_MID, "actors", "protocol", "log", "outputs", "statistics", "tables"}
 _SERVED = {*_ENGINE, "engine"}
 _RUNTIME = {*_SERVED, "ingest", "cluster"}
 MAY_IMPORT: dict[str, set[str]] = {
@@ -35,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(("signals", "ring", "config", "telemetry"), _BASE),
     "schema": _LOW,
     **dict.fromkeys(("actors", "protocol", "log"), _MID),
+    **dict.fromkeys(("outputs", "statistics", "tables"), _MID),  # parts of the engine's face
     "engine": _ENGINE,
     "testing": _SERVED,
     "client": {*_MID, "protocol"},
@@ -79,10 +87,12 @@ def is_c(path: str) -> bool:
 
 
 def short_files(path: str, text: str) -> Iterator[Finding]:
-    """A file that needs a table of contents wants to be two."""
-    lines = text.count("\n")
-    if lines > LINES_MAX and path != "LICENSE" and not path.endswith((".lock", ".txt")):
-        yield LINES_MAX + 1, f"{lines} lines, at most {LINES_MAX}"
+    """Say where a file is too long: one that needs a table of contents wants to be two."""
+    lines, most = text.count("\n"), LONGER.get(path, LINES_MAX)
+    if lines > most and path != "LICENSE" and not path.endswith((".lock", ".txt")):
+        yield most + 1, f"{lines} lines, at most {most}"
+    if path in LONGER and lines <= LINES_MAX:
+        yield 1, "short enough now: take its row out of LONGER in tools/house.py"
 
 
 def head_comments(path: str, text: str) -> Iterator[Finding]:
@@ -127,14 +137,14 @@ def allocation_through_one_file(path: str, text: str) -> Iterator[Finding]:
 
 
 def core_without_python(path: str, text: str) -> Iterator[Finding]:
-    """The core includes nothing of Python and builds alone."""
+    """Keep Python out of the core, which builds alone."""
     if is_c(path):
         for match in re.finditer(r'^\s*#\s*include\s*[<"]((?:Python|numpy/|py)[^>"]*)', text, re.MULTILINE):
             yield line_of(text, match.start()), f"the core must not include {match[1]}"
 
 
 def import_edges(path: str, text: str) -> Iterator[Finding]:
-    """Packages import only what DESIGN.md draws."""
+    """Let packages import only what the layout draws; what only type checkers see is free."""
     root = "src/bitactor/"
     if not path.startswith(root) or not path.endswith((".py", ".pyi", ".pyx", ".pxd")):
         return
@@ -143,8 +153,11 @@ def import_edges(path: str, text: str) -> Iterator[Finding]:
     if here == "__init__":
         return
     if here not in MAY_IMPORT:
-        yield 1, f"module {here!r} has no place in MAY_IMPORT of tools/house.py (nor in DESIGN.md)"
+        yield 1, f"module {here!r} has no place in MAY_IMPORTof tools/house.py"
         return
+    text = re.sub(
+        r"^if TYPE_CHECKING:\n(?:(?:[ \t].*)?\n)+", lambda m: "\n" * m[0].count("\n"), text, flags=re.MULTILINE
+    )
     for match in IMPORT.finditer(text):
         module, names, plain = match[1], match[2], match[3]
         if plain is None and module.startswith("."):
@@ -157,7 +170,7 @@ def import_edges(path: str, text: str) -> Iterator[Finding]:
         wanted = [target[1]] if len(target) > 1 else re.findall(r"\w+", names or "")
         for there in wanted:
             if there != here and there in MAY_IMPORT and there not in MAY_IMPORT[here]:
-                yield line_of(text, match.start()), f"{here} must not import {there} (DESIGN.md, Layout)"
+                yield line_of(text, match.start()), f"{here} must not import {there}; see MAY_IMPORT in tools/house.py"
 
 
 def tests_are_sentences(path: str, text: str) -> Iterator[Finding]:
@@ -177,7 +190,7 @@ def units_last(path: str, text: str) -> Iterator[Finding]:
 
 
 def verbs_exist(path: str, text: str, verbs: frozenset[str] | None = None) -> Iterator[Finding]:
-    """What a page tells to run is in the Makefile."""
+    """Find what a page tells to run in the Makefile."""
     if not path.endswith(".md") or path == "CHANGELOG.md":
         return
     if verbs is None:
