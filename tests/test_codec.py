@@ -72,7 +72,7 @@ def test_random_bytes_are_never_taken_for_a_frame():
             ba.decode_frame(rng.randbytes(rng.randrange(400)))
 
 
-def test_published_check_values():
+def test_the_checksum_gives_the_published_check_values():
     assert crc32c(b"123456789") == 0xE3069283
     keys = (0, 1, 2, 3, 42, 1000, 2**32, 2**63, 2**64 - 1)
     assert [partition(key) for key in keys] == [0, 44, 39, 14, 12, 1, 25, 19, 33]

@@ -1,3 +1,5 @@
+"""Types of _codec.pyx, for type checkers."""
+
 from typing import Any
 
 SIGNAL_BYTES: int
