@@ -222,7 +222,11 @@ static void a_key_is_due_at_its_last_tick_plus_the_idle_ticks_and_not_before(voi
   ba_store_destroy(store);
   store = ba_store_create(&(ba_store_config){.stride = STRIDE, .init = init, .idle_ticks = UINT32_MAX});
   CHECK(resolve_one(store, 9, UINT32_MAX - 1) < BA_SLOT_REFUSED, "inserted");
-  CHECK(ba_store_find(store, 9, UINT32_MAX) != BA_SLOT_NONE, "sums past 2^32 do not wrap");
+  CHECK(ba_store_find(store, 9, UINT32_MAX) != BA_SLOT_NONE, "one tick later it is not due");
+  ba_store_destroy(store);
+  store = ba_store_create(&(ba_store_config){.stride = STRIDE, .init = init, .idle_ticks = 5});
+  CHECK(store && resolve_one(store, 9, UINT32_MAX - 1) < BA_SLOT_REFUSED, "inserted");
+  CHECK(ba_store_find(store, 9, 2) != BA_SLOT_NONE && ba_store_find(store, 9, 3) == BA_SLOT_NONE, "ticks may wrap");
   ba_store_destroy(store);
 }
 
@@ -287,6 +291,48 @@ static void keys_that_all_collide_are_only_slow(void) {
   ba_store_destroy(store);
 }
 
+static uint64_t key_in(unsigned partition) {
+  uint64_t key = 1;
+  while (ba_partition(key) != partition) key++;
+  return key;
+}
+
+/* One partition whose keys all collide takes line after line until none is left that needs no memory. */
+static void a_partition_whose_list_gets_no_memory_is_not_given_another_ones(void) {
+  ba_store *store = ba_store_create(&(ba_store_config){.stride = 8, .init = init, .reserve_keys = 1 << 17});
+  CHECK(store, "created");
+  ba_store_set_hash(store, (ba_hash){0, 0});
+  CHECK(resolve_one(store, key_in(5), 0) < BA_SLOT_REFUSED, "states, keys and blocks have their first memory");
+  ba_alloc_fail_every(1);
+  uint64_t key = 0;
+  for (uint32_t slot = 0; slot != BA_SLOT_NO_MEMORY; key++) {
+    if (ba_partition(key) == 5) slot = resolve_one(store, key, 0);
+  }
+  for (unsigned p = 10; p < 40; p++) (void)resolve_one(store, key_in(p), 0); /* these take the last lines */
+  for (unsigned p = 1; p <= 2; p++) CHECK(resolve_one(store, key_in(p), 0) == BA_SLOT_NO_MEMORY, "no line is left");
+  ba_alloc_fail_every(0);
+  for (unsigned p = 1; p <= 2; p++) CHECK(resolve_one(store, key_in(p), 0) < BA_SLOT_REFUSED, "comes in");
+  for (unsigned p = 1; p <= 2; p++) {
+    CHECK(ba_store_count(store, p) == 1 && ba_store_key(store, ba_store_slot_at(store, p, 0)) == key_in(p),
+          "partition %u", p);
+  }
+  ba_store_destroy(store);
+}
+
+static void keys_that_come_and_go_need_no_more_memory(void) {
+  ba_store *store = ba_store_create(&(ba_store_config){.stride = STRIDE, .init = init, .idle_ticks = 1});
+  CHECK(store, "created");
+  uint64_t key = 0, bytes = 0;
+  for (uint32_t tick = 0; tick < 60; tick++) {
+    for (unsigned p = 0; p < BA_PARTITIONS; p++) (void)ba_store_expire(store, p, tick, UINT32_MAX);
+    if (tick == 20) bytes = ba_store_bytes(store);
+    CHECK(tick < 20 || ba_store_bytes(store) <= bytes + bytes / 8, "%llu bytes, %llu at first",
+          (unsigned long long)ba_store_bytes(store), (unsigned long long)bytes);
+    for (uint32_t i = 0; i < 5000; i++) CHECK(resolve_one(store, key++, tick) < BA_SLOT_REFUSED, "inserted");
+  }
+  ba_store_destroy(store);
+}
+
 int main(int argc, char **argv) {
   seed = argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL);
   random_state = seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
@@ -299,6 +345,8 @@ int main(int argc, char **argv) {
   a_failing_allocation_is_a_refusal_and_leaves_the_store_whole();
   every_key_is_found_again_after_each_doubling();
   keys_that_all_collide_are_only_slow();
+  a_partition_whose_list_gets_no_memory_is_not_given_another_ones();
+  keys_that_come_and_go_need_no_more_memory();
   puts("test_store: ok");
   return 0;
 }

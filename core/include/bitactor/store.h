@@ -6,14 +6,15 @@
  * and when one is removed the last one takes its place. Nothing but slot numbers depends on the secret: dense order,
  * refusals and expiry are a function of the operations on that partition alone, in their order.
  *
- * With expiry, an instance is due at a tick when last_tick + idle_ticks <= tick; ticks never decrease. A due instance
- * is as good as absent: ba_store_find does not find it, and a signal for its key starts it fresh where it stands. A new
- * key in a partition that is full of which one is due takes over the place of the instance untouched for longest, so
- * whether a key is refused does not depend on how far ba_store_expire has come.
+ * With expiry, an instance is due at a tick when tick - last_tick >= idle_ticks, modulo 2^32. Ticks never go back but
+ * may wrap, so an instance must be touched or expired within 2^32 ticks of its last touch. A due instance is as good as
+ * absent: ba_store_find does not find it, and a signal for its key starts it fresh where it stands. A new key in a
+ * full partition of which an instance is due takes over the place of the one untouched for longest, so whether a key is
+ * refused does not depend on how far ba_store_expire has come.
  *
  * One thread at a time per store; nothing waits. States never move as the store grows.
  * Invariants: count of a partition <= partition_keys_max if that is not 0; 16 * blocks of a partition < count + 32;
- * along the expiry list of a partition last_tick never decreases.
+ * along the expiry list of a partition last_tick never decreases (modulo 2^32).
  */
 #ifndef BITACTOR_STORE_H
 #define BITACTOR_STORE_H

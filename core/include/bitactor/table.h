@@ -7,7 +7,7 @@
  * four keys chain through overflow buckets. Buckets come from a pool of lines shared by all tables of a store.
  *
  * Where a key is placed depends on a secret, so that nobody who chooses keys can choose collisions: the hash is
- * multiply-shift over 128 bits, which is strongly universal (Dietzfelbinger 1996).
+ * multiply-shift over 128 bits, which is universal (see ba_hash).
  *
  * One thread at a time per pool and all of its tables; nothing waits. A pointer to a bucket lives until the next insert
  * or removal.
