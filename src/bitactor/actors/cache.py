@@ -69,8 +69,11 @@ def save(name: str, code: bytes) -> None:
         return
     try:
         fd, temporary = tempfile.mkstemp(dir=path, prefix=".writing-")
+    except OSError:
+        return
+    try:
         with os.fdopen(fd, "wb") as file:
             file.write(_MAGIC + hashlib.blake2b(code, digest_size=32).digest() + code)
         Path(temporary).replace(path / name)
     except OSError:
-        return
+        Path(temporary).unlink(missing_ok=True)

@@ -188,23 +188,23 @@ class Checker(Expressions):
         if isinstance(start, L.Const) and stop.type == "u8" and int(start.value) >= 0:
             start = L.Const("u8", start.value)
         kind = meet(start.type, stop.type)
+        before = set(self.assigned)
         self.assign_local(node.target.id, L.Const(kind, 0), node)
         if self.known[node.target.id] != kind:
             raise self.error(
                 node,
                 f"{node.target.id} counts a range and is {self.known[node.target.id]} elsewhere: use another name",
             )
-        before = set(self.assigned)
         body = self.loop(node.body)
-        self.assigned = before - {node.target.id}  # an empty range assigns nothing
+        self.assigned = before  # an empty range assigns nothing
         return [L.ForRange(kind, node.target.id, self.convert(start, kind), self.convert(stop, kind), step, body)]
 
     def loop(self, statements: list[ast.stmt]) -> tuple[L.Stmt, ...]:
-        before = set(self.assigned)
+        before, kinds = set(self.assigned), self.kinds
         self.loops += 1
         body, _ = self.block(statements)
         self.loops -= 1
-        self.assigned = before
+        self.assigned, self.kinds = before, kinds  # what a break or continue taught holds on its own path only
         return body
 
     def on_Break(self, node: ast.Break) -> list[L.Stmt]:

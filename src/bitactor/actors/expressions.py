@@ -68,7 +68,7 @@ class Expressions:
 
     def constant(self, node: ast.AST) -> Any:
         """The Python object that a name (or module.name) stands for, or MISSING."""
-        if isinstance(node, ast.Name) and node.id not in self.known and node.id not in self.roles:
+        if isinstance(node, ast.Name) and not self.source.is_local(node.id):
             return self.source.named(node.id)
         if isinstance(node, ast.Attribute):
             owner = self.constant(node.value)
@@ -126,7 +126,7 @@ class Expressions:
         name = node.id
         if name in self.roles:
             raise self.error(node, f"{name} is not a number: use {'emit(...)' if name == 'emit' else name + '.field'}")
-        if name in self.known and (name in self.assigned or self.source.named(name) is MISSING):
+        if self.source.is_local(name):
             if name not in self.assigned:
                 raise self.error(node, f"{name} may not be assigned here: give it a value on every path before")
             return L.Local(self.known[name], name)

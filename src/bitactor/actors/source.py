@@ -52,6 +52,10 @@ class Source:
             return self.function.__globals__[name]
         return getattr(builtins, name, MISSING)
 
+    def is_local(self, name: str) -> bool:
+        """Whether the function assigns the name somewhere, so that it never stands for a global of that name."""
+        return name in self.function.__code__.co_varnames
+
     def names(self) -> list[str]:
         """Names a free name can stand for, for suggestions."""
         return [*self.function.__code__.co_freevars, *self.function.__globals__]
