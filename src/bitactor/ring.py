@@ -146,6 +146,7 @@ class Ring(RingCore):
         found = self._open_shared(_checked_name(name), self.dtype.itemsize, full, tag, capacity)
         self.capacity = found[0]
         if found[1:] != (self.dtype.itemsize, tag):
+            self._close()
             raise TypeError(
                 f"ring {name!r} was made for another dtype, of {found[1]} bytes: this is {self.dtype}, of "
                 f"{self.dtype.itemsize} bytes; give Ring.attach the dtype that Ring.create was given"
@@ -221,7 +222,6 @@ class Producer(ProducerCore):
 
     def __init__(self, ring: Ring) -> None:
         self._dtype = ring.dtype
-        self._single = np.zeros(1, ring.dtype)
         self._integer = ring.dtype.kind in "iu"
         self._open(ring)
 
@@ -236,8 +236,9 @@ class Producer(ProducerCore):
             if item.dtype.names is not None or self._dtype.names is not None:
                 raise TypeError(f"push takes an item of {self._dtype}; this one is of {item.dtype}")
             item = item.item()
-        self._single[0] = operator.index(item) if self._integer else item
-        return bool(self._push(self._single, timeout))
+        single = np.zeros(1, self._dtype)  # this call's own: another thread's call may be waiting
+        single[0] = operator.index(item) if self._integer else item
+        return bool(self._push(single.view(np.uint8), timeout))
 
     def push_batch(self, items: Items, timeout: float | None = None) -> int:
         """Push an array of one dimension, of the ring's dtype; return how many of its items were taken, in order.

@@ -168,7 +168,7 @@ static inline ba_ring_result ba_spsc_look_for_items(ba_spsc_consumer *c, uint32_
  */
 static inline ba_ring_result ba_spsc_try_poll(ba_spsc_consumer *c, uint32_t least, uint32_t most, ba_span *span) {
   if (least == 0 || least > most || least > c->mask + 1) return BA_RING_BAD_OPTION;
-  if (c->items_until - c->next < least) {
+  if (c->items_until - c->next < most) {
     const ba_ring_result result = ba_spsc_look_for_items(c, least);
     if (result != BA_RING_OK) return result;
   }
