@@ -17,7 +17,10 @@ static int detect(void) {
   bool crc = false;
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("avx2")) level = BA_CPU_AVX2;
+  /* Every processor with AVX2 so far has BMI1, BMI2 and LZCNT; one without is baseline here. */
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2")) {
+    level = BA_CPU_AVX2;
+  }
   if (level && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
       __builtin_cpu_supports("avx512vl")) {
     level = BA_CPU_AVX512;

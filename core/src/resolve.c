@@ -8,6 +8,7 @@
  * A bucket address computed a group ahead may be stale when an insert split it: then the key is not found there, and
  * the long way looks again. It is never found wrongly: buckets hold only keys that are there, with their slots.
  */
+#include <bitactor/cpu.h>
 #include "store_impl.h"
 
 #if defined(__x86_64__)
@@ -61,16 +62,15 @@ enum ba_store_way ba_store_set_way(ba_store *store, enum ba_store_way way) {
   store->way = BA_WAY_SCALAR;
   store->resolve = resolve_scalar;
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl");
-  if (avx512 && way == BA_WAY_AVX512) {
+  if (ba_cpu_level() == BA_CPU_AVX512 && way == BA_WAY_AVX512) {
     store->way = BA_WAY_AVX512;
     store->resolve = resolve_avx512;
-  } else if (avx2 && way != BA_WAY_SCALAR) {
+  } else if (ba_cpu_level() >= BA_CPU_AVX2 && way != BA_WAY_SCALAR) {
     store->way = BA_WAY_AVX2;
     store->resolve = resolve_avx2;
   }
+#else
+  (void)way;
 #endif
   return store->way;
 }
