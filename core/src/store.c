@@ -5,6 +5,7 @@
  * it grows. Per slot lie, in regions of their own: the state, the key and, with expiry, the links of the expiry list.
  * Per block: its place in its partition's list of blocks, or, of a free block, the next free one.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include <bitactor/alloc.h>
@@ -18,6 +19,13 @@
 #define RESERVE_KEYS_LEAST (UINT64_C(1) << 16)
 
 static uint64_t round_up(uint64_t n, uint64_t step) { return (n + step - 1) / step * step; }
+
+/* BITACTOR_RESERVE_KEYS is for places where address space is dear: small limits (ulimit -v), emulated processors. */
+static uint64_t default_reserve(void) {
+  const char *said = getenv("BITACTOR_RESERVE_KEYS");
+  uint64_t keys = said ? strtoull(said, NULL, 10) : 0;
+  return keys ? keys : RESERVE_KEYS_DEFAULT;
+}
 
 /* Reserves address space for so many keys. -1: not to be had; what was reserved is given back. */
 static int reserve(ba_store *store, uint64_t keys) {
@@ -58,7 +66,7 @@ ba_store *ba_store_create(const ba_store_config *config) {
     ba_table_init(&store->tables[p]);
     store->parts[p].head = store->parts[p].tail = NONE;
   }
-  uint64_t keys = config->reserve_keys ? config->reserve_keys : RESERVE_KEYS_DEFAULT;
+  uint64_t keys = config->reserve_keys ? config->reserve_keys : default_reserve();
   if (keys > RESERVE_KEYS_MAX) keys = RESERVE_KEYS_MAX;
   if (keys > RESERVE_BYTES_MAX / config->stride) keys = RESERVE_BYTES_MAX / config->stride;
   while (reserve(store, keys) != 0) {
