@@ -214,7 +214,7 @@ int main(int argc, char **argv) {
   for (uint64_t i = 0; i < n; i++) signals[i].kind = kinds[ba_mix64(i ^ 77) % 8], signals[i].key = 1;
   ba_engine *engine = make(0, eight, 8, 0);
   through(engine, signals, n, 8192);
-  uint64_t cached = 8192 * 4;
+  uint64_t cached = n < 8192 * 4 ? n : 8192 * 4;
   double best = 1e9;
   for (int r = 0; r < 200; r++) {
     uint64_t begun = ba_ticks();
