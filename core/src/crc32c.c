@@ -39,9 +39,13 @@ static void make_tables(void) {
   }
 }
 
+/* Eight bytes, the first the least significant. */
 static uint64_t load(const uint8_t *at) {
   uint64_t word;
   memcpy(&word, at, sizeof word);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+  word = __builtin_bswap64(word);
+#endif
   return word;
 }
 
@@ -49,13 +53,11 @@ uint32_t ba_crc32c_plain(uint32_t crc, const void *bytes, size_t n) {
   pthread_once(&once, make_tables);
   const uint8_t *at = bytes;
   crc = ~crc;
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
   for (; n >= 8; n -= 8, at += 8) {
     uint64_t word = load(at) ^ crc;
     crc = 0;
     for (int k = 0; k < 8; k++) crc ^= table[7 - k][word >> 8 * k & 0xff];
   }
-#endif
   while (n--) crc = crc >> 8 ^ table[0][(crc ^ *at++) & 0xff];
   return ~crc;
 }
