@@ -61,6 +61,7 @@ ALWAYS_INLINE WAY_TARGET uint32_t match_avx512(const ba_bucket *bucket, uint64_t
 enum ba_store_way ba_store_set_way(ba_store *store, enum ba_store_way way) {
   store->way = BA_WAY_SCALAR;
   store->resolve = resolve_scalar;
+  (void)way; /* there is no other way on some processors */
 #if defined(__x86_64__)
   if (ba_cpu_level() == BA_CPU_AVX512 && way == BA_WAY_AVX512) {
     store->way = BA_WAY_AVX512;
