@@ -12,6 +12,7 @@ MACHINE = "/ho" + "me/someone/x"
 # (rule, path, a text that breaks it, part of the message, a text that keeps it)
 PLANTED = [
     ("short_files", "core/src/a.c", "/* a */\n" * 501, "501 lines", "/* a */\n" * 500),
+    ("short_files", "tests/a.py", "# a\n" * 701, "701 lines", "# a\n" * 700),
     ("short_files", "core/src/engine.c", "/* a */\n" * 9, "take its row out", "/* a */\n" * 501),
     ("head_comments", "core/src/a.c", "int a;\n", "without a comment", "/* What for. */\nint a;\n"),
     ("head_comments", "src/bitactor/a.py", "import os\n", "without a comment", '"""What for."""\nimport os\n'),
@@ -34,6 +35,15 @@ PLANTED = [
     ),
     ("allocation_through_one_file", "core/src/a.c", "free (p);\n", "alloc.h", "ba_free(p); ring->free(p);\n"),
     ("core_without_python", "core/src/a.c", "#include <Python.h>\n", "must not include", "#include <pthread.h>\n"),
+    (
+        "include_edges",
+        "core/include/bitactor/wait.h",
+        "#include <bitactor/shard.h>\n",
+        "must not include bitactor/shard.h",
+        "#include <bitactor/atomic.h>\n",
+    ),
+    ("include_edges", "core/src/a.c", '#include "../tests/check.h"\n', "must not", '#include "store_impl.h"\n'),
+    ("include_edges", "core/include/bitactor/stray.h", "#include <stdint.h>\n", "no place", None),
     ("import_edges", "src/bitactor/signals.py", "import bitactor.engine\n", "must not import engine", "import numpy\n"),
     ("import_edges", "src/bitactor/schema.py", "from bitactor import engine\n", "schema must not", "import os\n"),
     ("import_edges", "src/bitactor/actors/a.py", "from ..log import x\n", "must not import log", "from . import b\n"),
