@@ -12,7 +12,14 @@
 
 #include "check.h"
 
-enum { BATCH = 4096, STRIDE = 24, LARGE_STRIDE = 640, KEYS = 6000, STORES = 4 };
+enum {
+  BATCH = 4096,
+  STRIDE = 24,
+  LARGE_STRIDE = 640,
+  RESERVE = 1 << 19, /* keys; not the default: qemu-user takes memory for address space, all there is */
+  KEYS = 6000,
+  STORES = 4
+};
 
 static uint64_t seed, random_state;
 
@@ -135,7 +142,8 @@ static void a_store_does_what_a_plain_model_does_whatever_the_secret(uint32_t ca
                                                    .init = init,
                                                    .partition_keys_max = cap,
                                                    .idle_ticks = idle,
-                                                   .secret = {random64(), random64()}});
+                                                   .secret = {random64(), random64()},
+                                                   .reserve_keys = RESERVE});
     CHECK(stores[s], "created");
     (void)ba_store_set_way(stores[s], (enum ba_store_way)(s % 4));
   }
@@ -208,7 +216,8 @@ static uint32_t resolve_one(ba_store *store, uint64_t key, uint32_t tick) {
 }
 
 static void a_key_is_due_at_its_last_tick_plus_the_idle_ticks_and_not_before(void) {
-  ba_store *store = ba_store_create(&(ba_store_config){.stride = STRIDE, .init = init, .idle_ticks = 5});
+  ba_store *store =
+      ba_store_create(&(ba_store_config){.stride = STRIDE, .init = init, .idle_ticks = 5, .reserve_keys = RESERVE});
   CHECK(store, "created");
   const uint32_t slot = resolve_one(store, 9, 10);
   (void)resolve_one(store, 9, 12);
@@ -220,11 +229,12 @@ static void a_key_is_due_at_its_last_tick_plus_the_idle_ticks_and_not_before(voi
   CHECK(ba_store_expire(store, ba_partition(9), 22, 10) == 1 && ba_store_count(store, ba_partition(9)) == 0, "gone");
   CHECK(ba_store_counted(store).expired == 2 && ba_store_counted(store).created == 2, "counted");
   ba_store_destroy(store);
-  store = ba_store_create(&(ba_store_config){.stride = STRIDE, .init = init, .idle_ticks = UINT32_MAX});
+  store = ba_store_create(
+      &(ba_store_config){.stride = STRIDE, .init = init, .idle_ticks = UINT32_MAX, .reserve_keys = RESERVE});
   CHECK(resolve_one(store, 9, UINT32_MAX - 1) < BA_SLOT_REFUSED, "inserted");
   CHECK(ba_store_find(store, 9, UINT32_MAX) != BA_SLOT_NONE, "one tick later it is not due");
   ba_store_destroy(store);
-  store = ba_store_create(&(ba_store_config){.stride = STRIDE, .init = init, .idle_ticks = 5});
+  store = ba_store_create(&(ba_store_config){.stride = STRIDE, .init = init, .idle_ticks = 5, .reserve_keys = RESERVE});
   CHECK(store && resolve_one(store, 9, UINT32_MAX - 1) < BA_SLOT_REFUSED, "inserted");
   CHECK(ba_store_find(store, 9, 2) != BA_SLOT_NONE && ba_store_find(store, 9, 3) == BA_SLOT_NONE, "ticks may wrap");
   ba_store_destroy(store);
@@ -259,7 +269,8 @@ static void a_failing_allocation_is_a_refusal_and_leaves_the_store_whole(void) {
 }
 
 static void every_key_is_found_again_after_each_doubling(void) {
-  ba_store *store = ba_store_create(&(ba_store_config){.stride = 8, .init = init, .secret = {random64(), random64()}});
+  ba_store *store = ba_store_create(
+      &(ba_store_config){.stride = 8, .init = init, .secret = {random64(), random64()}, .reserve_keys = RESERVE});
   CHECK(store, "created");
   uint64_t next = 0;
   for (uint64_t until = 64; until <= 1 << 18; until *= 2) {
@@ -276,7 +287,7 @@ static void every_key_is_found_again_after_each_doubling(void) {
 }
 
 static void keys_that_all_collide_are_only_slow(void) {
-  ba_store *store = ba_store_create(&(ba_store_config){.stride = 8, .init = init});
+  ba_store *store = ba_store_create(&(ba_store_config){.stride = 8, .init = init, .reserve_keys = RESERVE});
   CHECK(store, "created");
   ba_store_set_hash(store, (ba_hash){0, 0});
   for (uint64_t key = 0; key < 20000; key++) CHECK(resolve_one(store, key, 0) < BA_SLOT_REFUSED, "inserted");
@@ -320,7 +331,8 @@ static void a_partition_whose_list_gets_no_memory_is_not_given_another_ones(void
 }
 
 static void keys_that_come_and_go_need_no_more_memory(void) {
-  ba_store *store = ba_store_create(&(ba_store_config){.stride = STRIDE, .init = init, .idle_ticks = 1});
+  ba_store *store =
+      ba_store_create(&(ba_store_config){.stride = STRIDE, .init = init, .idle_ticks = 1, .reserve_keys = RESERVE});
   CHECK(store, "created");
   uint64_t key = 0, bytes = 0;
   for (uint32_t tick = 0; tick < 60; tick++) {
