@@ -497,7 +497,14 @@ engine.close()
 
 def test_a_flush_returns_when_what_came_before_it_is_handled_though_others_go_on_sending():
     stop = threading.Event()
-    with ba.Engine(vwap_app(lambda *_: None), 1, ring_signals=16384) as engine:
+    app = ba.App("busy")  # compiled: a handler in Python would need the lock that the sender holds
+    trade = app.kind("trade", 1, value="f8", aux="u4")
+
+    @app.actor(trade, state={"n": "u8"})
+    def count(state, signal):
+        state.n += 1
+
+    with ba.Engine(app, 1, ring_signals=16384) as engine:
 
         def send():
             while not stop.is_set():
