@@ -215,23 +215,16 @@ int ba_engine_create(const ba_engine_config *config, ba_engine **out) {
 
 /* --- admission --- */
 
-/*
- * One pass over a step on its way in: partitions, whether all is of one kind, and whether all may come in. Without
- * branches in the usual cases; only bad input is looked at again, to say where.
- */
+/* A look at a step on its way in: partitions, whether all is of one kind, and whether all may come in. Only steps of
+ * several kinds and bad input are looked at again. */
 static int study(const ba_engine *engine, const ba_signal *signals, uint32_t n, uint8_t *parts, bool *uniform,
                  uint32_t *bad) {
-  uint32_t other = 0, flags = 0;
-  for (uint32_t i = 0; i < n; i++) {
-    other |= (uint32_t)(signals[i].kind ^ signals[0].kind);
-    flags |= signals[i].flags;
-    parts[i] = ba_partition(signals[i].key);
-  }
-  *uniform = other == 0;
-  bool known = engine->kind_index[signals[0].kind] != 0;
-  for (uint32_t i = 1; i < n && other; i++) known &= engine->kind_index[signals[i].kind] != 0;
-  if (!(flags & (uint32_t)~BA_FLAGS_KNOWN) && known) return BA_OK;
-  for (uint32_t i = 0; i < n; i++) {
+  uint32_t differs = ba_survey(signals, n, parts);
+  *uniform = (differs & 0xffff) == 0;
+  bool good = ((differs >> 16 | signals[0].flags) & (uint32_t)~BA_FLAGS_KNOWN) == 0;
+  good &= engine->kind_index[signals[0].kind] != 0;
+  for (uint32_t i = 1; i < n && !*uniform; i++) good &= engine->kind_index[signals[i].kind] != 0;
+  for (uint32_t i = 0; i < n && !good; i++) {
     *bad = i;
     if (!engine->kind_index[signals[i].kind]) return BA_BAD_KIND;
     if (signals[i].flags & ~BA_FLAGS_KNOWN) return BA_BAD_FLAGS;

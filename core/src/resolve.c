@@ -8,7 +8,10 @@
  * A bucket address computed a group ahead may be stale when an insert split it: then the key is not found there, and
  * the long way looks again. It is never found wrongly: buckets hold only keys that are there, with their slots.
  */
+#include <bitactor/alloc.h>
 #include <bitactor/cpu.h>
+#include <string.h>
+
 #include "store_impl.h"
 
 #if defined(__x86_64__)
@@ -76,7 +79,70 @@ enum ba_store_way ba_store_set_way(ba_store *store, enum ba_store_way way) {
   return store->way;
 }
 
+/*
+ * The front: BA_FRONT_PLACES keys met lately with their slots, each in the one place that a multiplication by a secret
+ * odd number gives it. A key that is there costs a third of the way through its table. It pays while nearly every key
+ * is there, so a batch with more than one miss in FRONT_MISSES sends the next FRONT_REST batches the long way.
+ *
+ * Stores with expiry have none: there a key that is met must be touched, and slots move by themselves. It is made when
+ * the first large batch comes, so that small actors do not pay for it.
+ * Invariant: for each place, slot is key's slot, or key is one that belongs in another place.
+ */
+enum { FRONT_BATCH = 256, FRONT_MISSES = 16, FRONT_REST = 64 };
+
+static uint64_t front_at(const ba_store *store, uint64_t key) {
+  return (key * store->front_factor) >> (64 - BA_FRONT_BITS);
+}
+
+void ba_store_clear_front(ba_store *store) {
+  if (!store->front) return;
+  /* Every place but its own holds key 0, and that one another key that does not belong there. */
+  memset(store->front, 0, BA_FRONT_PLACES * sizeof *store->front);
+  uint64_t stranger = 1;
+  while (front_at(store, stranger) == front_at(store, 0)) stranger++;
+  store->front[front_at(store, 0)].key = stranger;
+}
+
+static uint32_t resolve_by_front(ba_store *store, const ba_signal *signals, const uint8_t *parts, const uint16_t *order,
+                                 uint32_t n, uint32_t *slots) {
+  front_place *front = store->front;
+  uint32_t refused = 0, missed = 0;
+  for (uint32_t i = 0; i < n; i++) {
+    const uint64_t key = signals[order[i]].key;
+    front_place *place = &front[front_at(store, key)];
+    uint32_t slot = place->slot;
+    if (__builtin_expect(place->key != key, 0)) {
+      missed++;
+      slot = ba_store_resolve_one(store, parts[order[i]], key, 0);
+      if (slot < BA_SLOT_REFUSED) {
+        *place = (front_place){key, slot, 0};
+      } else {
+        refused++;
+      }
+    }
+    slots[i] = slot;
+  }
+  if (missed * FRONT_MISSES > n) store->front_rest = FRONT_REST;
+  return refused;
+}
+
+static bool has_front(ba_store *store) {
+  if (store->front) return true;
+  store->front = ba_alloc_aligned(BA_FRONT_PLACES * sizeof *store->front, BA_LINE_BYTES);
+  ba_store_clear_front(store);
+  return store->front != NULL;
+}
+
 uint32_t ba_store_resolve(ba_store *store, const ba_signal *signals, const uint8_t *parts, const uint16_t *order,
                           uint32_t n, uint32_t tick, uint32_t *slots) {
+  if (store->idle_ticks == 0 && n >= FRONT_BATCH) {
+    if (store->front_rest) {
+      store->front_rest--;
+    } else if (has_front(store)) {
+      return resolve_by_front(store, signals, parts, order, n, slots);
+    } else {
+      store->front_rest = FRONT_REST;
+    }
+  }
   return store->resolve(store, signals, parts, order, n, tick, slots);
 }

@@ -61,6 +61,7 @@ ba_store *ba_store_create(const ba_store_config *config) {
   store->partition_keys_max = config->partition_keys_max ? config->partition_keys_max : UINT32_MAX;
   store->idle_ticks = config->idle_ticks;
   store->hash = ba_hash_from_secret(config->secret);
+  store->front_factor = ba_mix64(store->hash.a_lo) | 1;
   store->free_block = NONE;
   for (unsigned p = 0; p < BA_PARTITIONS; p++) {
     ba_table_init(&store->tables[p]);
@@ -88,6 +89,7 @@ void ba_store_destroy(ba_store *store) {
   ba_region_free(&store->blocks);
   ba_region_free(&store->links);
   ba_lines_free(&store->lines);
+  ba_free(store->front);
   ba_free(store->init);
   ba_free(store);
 }
@@ -278,6 +280,7 @@ int ba_store_remove(ba_store *store, uint64_t key) {
   const uint32_t *found = ba_table_find(&store->lines, &store->hash, &store->tables[partition], key);
   if (!found) return -1;
   remove_slot(store, partition, *found);
+  ba_store_clear_front(store);
   return 0;
 }
 
@@ -310,7 +313,8 @@ bool ba_store_due(const ba_store *store, uint32_t slot, uint32_t tick) {
 uint64_t ba_store_bytes(const ba_store *store) {
   const uint64_t all = ba_region_bytes(&store->states) + ba_region_bytes(&store->keys) +
                        ba_region_bytes(&store->blocks) + ba_region_bytes(&store->links) +
-                       ba_region_bytes(&store->lines.region) + sizeof(ba_store) + store->stride;
+                       ba_region_bytes(&store->lines.region) + sizeof(ba_store) + store->stride +
+                       (store->front ? BA_FRONT_PLACES * sizeof *store->front : 0);
   return all - store->count * store->stride;
 }
 

@@ -11,6 +11,8 @@ enum {
   BLOCK = 16,         /* slots a partition gets at once */
   LIST_LINE = 16,     /* block numbers in one line of a partition's list */
   LIST_SEGMENTS = 25, /* segment 0 is one line, segment k > 0 is 1 << (k - 1) lines: 2^28 blocks at most */
+  BA_FRONT_BITS = 14,
+  BA_FRONT_PLACES = 1 << BA_FRONT_BITS,
   NONE = UINT32_MAX
 };
 
@@ -28,6 +30,13 @@ typedef struct part_list {
   uint32_t list_segments;       /* segments of the list of blocks that exist; they are never given back */
   uint32_t list[LIST_SEGMENTS]; /* line i of the list = list[k(i)] + i, modulo 2^32 */
 } part_list;
+
+/* One place of the front: a key met lately and its slot. */
+typedef struct front_place {
+  uint64_t key;
+  uint32_t slot;
+  uint32_t spare;
+} front_place;
 
 typedef uint32_t (*resolve_fn)(ba_store *store, const ba_signal *signals, const uint8_t *parts, const uint16_t *order,
                                uint32_t n, uint32_t tick, uint32_t *slots);
@@ -48,6 +57,9 @@ struct ba_store {
   uint32_t free_block;         /* first free block; NONE: none */
   uint32_t free_blocks;
   enum ba_store_way way;
+  front_place *front;    /* see resolve.c; null: not made yet, or no memory for it */
+  uint64_t front_factor; /* odd, secret */
+  uint32_t front_rest;   /* batches until it is tried again */
   ba_store_counts counts;
   part_list parts[BA_PARTITIONS];
 };
@@ -61,6 +73,9 @@ static inline idle_link *links_of(const ba_store *store) { return (idle_link *)(
 
 /* Resolves one signal by the long way: any chain, an insert, a touch. A slot, or why it was refused. */
 uint32_t ba_store_resolve_one(ba_store *store, unsigned partition, uint64_t key, uint32_t tick);
+
+/* Forgets what the front knows: slots may have moved. */
+void ba_store_clear_front(ba_store *store);
 
 /* Records that an instance was met at a tick; starts it fresh if it was due. Stores with expiry only. */
 void ba_store_touch(ba_store *store, unsigned partition, uint32_t slot, uint32_t tick);

@@ -183,6 +183,18 @@ int main(int argc, char **argv) {
     ba_engine_destroy(inline_engine);
     munmap(rows, slots * sizeof *rows);
   }
+  for (uint32_t shards = 0; shards < 3; shards++) {
+    ba_engine *engine = make(shards, &vwap_spec, 1, 0);
+    uint64_t few = n < 1000000 ? n : 1000000;
+    double rate[64];
+    for (int r = -1; r < rounds; r++) {
+      double t = through(engine, signals, few, 1);
+      if (r >= 0) rate[r] = (double)few / t / 1e6;
+    }
+    printf("{\"bench\": \"single_sends\", \"shards\": %u, \"signals\": %.1f}\n", shards, median(rate, rounds));
+    fflush(stdout);
+    ba_engine_destroy(engine);
+  }
   static const uint16_t two = 2;
   ba_actor_spec feedback[2] = {
       {.handler = pass_on,

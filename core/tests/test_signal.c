@@ -19,7 +19,32 @@ static const struct {
 
 enum { VECTORS = sizeof(vectors) / sizeof(vectors[0]) };
 
+/* Any number of signals, any alignment of the count to the vector width, against the formula one at a time. */
+static void every_length_is_surveyed_as_the_formula_says(void) {
+  static ba_signal signals[200];
+  uint8_t parts[201];
+  uint64_t state = 1;
+  for (size_t n = 1; n < 200; n++) {
+    uint32_t differs = 0;
+    for (size_t i = 0; i < n; i++) {
+      state = ba_mix64(state + 1);
+      signals[i] = (ba_signal){.kind = (uint16_t)(n % 3 ? 7 : state % 5),
+                               .flags = (uint16_t)(n % 7 ? 0 : state >> 60),
+                               .aux = (uint32_t)state,
+                               .key = ba_mix64(state),
+                               .time = state,
+                               .value = state};
+      differs |= (uint32_t)(signals[i].kind ^ signals[0].kind) | (uint32_t)(signals[i].flags ^ signals[0].flags) << 16;
+    }
+    parts[n] = 0xa5;
+    CHECK(ba_survey(signals, n, parts) == differs, "%zu signals: differences", n);
+    for (size_t i = 0; i < n; i++) CHECK(parts[i] == ba_partition(signals[i].key), "signal %zu of %zu", i, n);
+    CHECK(parts[n] == 0xa5, "wrote past %zu", n);
+  }
+}
+
 int main(void) {
+  every_length_is_surveyed_as_the_formula_says();
   ba_signal signals[VECTORS] = {0};
   uint8_t parts[VECTORS];
   for (int i = 0; i < VECTORS; i++) signals[i].key = vectors[i].key;

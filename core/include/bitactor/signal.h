@@ -47,4 +47,8 @@ static inline uint8_t ba_partition(uint64_t key) { return (uint8_t)(ba_mix64(key
 /* Partitions of n signals into parts[0..n). Any thread; pure. */
 void ba_partitions(const ba_signal *signals, size_t n, uint8_t *parts);
 
+/* The same, and how kinds (low half) and flags (high half) differ: the OR over all signals of their first word XOR that
+ * of signals[0]. n >= 1. Any thread; pure. */
+uint32_t ba_survey(const ba_signal *signals, size_t n, uint8_t *parts);
+
 #endif
