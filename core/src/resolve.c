@@ -88,7 +88,7 @@ enum ba_store_way ba_store_set_way(ba_store *store, enum ba_store_way way) {
  * the first large batch comes, so that small actors do not pay for it.
  * Invariant: for each place, slot is key's slot, or key is one that belongs in another place.
  */
-enum { FRONT_BATCH = 256, FRONT_MISSES = 16, FRONT_REST = 64 };
+enum { FRONT_BATCH = 256, FRONT_MISSES = 16, FRONT_REST = 16 };
 
 static uint64_t front_at(const ba_store *store, uint64_t key) {
   return (key * store->front_factor) >> (64 - BA_FRONT_BITS);

@@ -33,7 +33,7 @@ static void batches_and_single_signals_agree(uint64_t keys, uint32_t cap) {
                             .reserve_keys = 1 << 17};
   ba_store *batches = ba_store_create(&config), *singles = ba_store_create(&config);
   CHECK(batches && singles, "created");
-  for (int round = 0; round < 60; round++) {
+  for (int round = 0; round < 200; round++) {
     uint32_t n = 1 + (uint32_t)(random64() % BATCH);
     for (uint32_t i = 0; i < n; i++) {
       signals[i] = (ba_signal){.kind = 1, .key = random64() % keys ? random64() % keys : UINT64_MAX};
