@@ -6,8 +6,10 @@ declaration has the same fingerprint in every process.
 
 import difflib
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 import numpy as np
@@ -17,6 +19,27 @@ AUX_TYPES: Final = ("u4", "i4", "f4")
 FIELD_TYPES: Final = ("f8", "f4", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "bool")
 KIND_MAX: Final = 65535
 STATE_BYTES_MAX: Final = 1 << 20
+_UNITS_NS: Final = {
+    "ns": 1,
+    "us": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+    "d": 86400 * 10**9,
+}
+
+
+def duration_ns(given: str | float | timedelta, what: str) -> int:
+    """Nanoseconds of "1d", "90s", "1.5h", a number of seconds above 0, or a timedelta. ValueError names `what`."""
+    if isinstance(given, timedelta):
+        return round(given / timedelta(microseconds=1) * 1000)
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and given > 0:
+        return round(given * 10**9)
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(ns|us|ms|s|m|h|d)\s*", given) if isinstance(given, str) else None
+    if match is None or not float(match[1]):
+        raise ValueError(f'{what} is {given!r}: give a duration such as "1d", "90s" or "500ms", or a number of seconds')
+    return round(float(match[1]) * _UNITS_NS[match[2]])
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 Nothing here starts a thread: the engine is inline, so what you sent is handled when `send` returns.
 """
 
-import re
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,40 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from bitactor.engine import Engine
+from bitactor.schema import duration_ns
 from bitactor.signals import OUTPUT_DTYPE, output_dtype
 from bitactor.tables import Table
 
 if TYPE_CHECKING:
     from bitactor.actors import App
 
-__all__ = ["FakeClock", "Results", "TestEngine", "assert_same", "duration_ns", "replay", "results_of"]
+__all__ = ["FakeClock", "Results", "TestEngine", "assert_same", "replay", "results_of"]
 
-_UNITS_NS: Final = {
-    "ns": 1,
-    "us": 1_000,
-    "ms": 1_000_000,
-    "s": 1_000_000_000,
-    "m": 60_000_000_000,
-    "h": 3_600_000_000_000,
-    "d": 86_400_000_000_000,
-}
 START_NS: Final = 1_700_000_000_000_000_000  # where a FakeClock begins: 2023-11-14 22:13:20 UTC
-
-
-def duration_ns(duration: str | float) -> int:
-    """Nanoseconds of "1d", "12h", "5m", "30s", "20ms", "7us", "1ns", or of a number of seconds; or ValueError."""
-    if not isinstance(duration, str):
-        found, unit = float(duration), "s"
-    else:
-        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ns|us|ms|s|m|h|d)\s*", duration)
-        if match is None:
-            raise ValueError(f'duration {duration!r} is not understood: write "1d", "12h", "5m", "30s" or "20ms"')
-        if "." not in match[1]:
-            return int(match[1]) * _UNITS_NS[match[2]]
-        found, unit = float(match[1]), match[2]
-    if not found >= 0:
-        raise ValueError(f"duration {duration!r} is negative: clocks never go back")
-    return round(found * _UNITS_NS[unit])
 
 
 class FakeClock:
@@ -63,7 +38,7 @@ class FakeClock:
 
     def advance(self, duration: str | float) -> None:
         """Move forward by a duration such as "1d", or by seconds. Actors see it with the next signal."""
-        self.now_ns += duration_ns(duration)
+        self.now_ns += duration_ns(duration, "the duration")
         for engine in self._engines:
             if not engine.closed:
                 engine._set_wall(self.now_ns)

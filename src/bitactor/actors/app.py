@@ -2,7 +2,6 @@
 
 import ctypes
 import difflib
-import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from typing import Any
@@ -11,26 +10,11 @@ from bitactor.actors import abi
 from bitactor.actors import language as L
 from bitactor.actors.check import check
 from bitactor.actors.compile import CompiledHandler, compile_program, program_fingerprint
-from bitactor.schema import Kind, StateLayout, fingerprint, make_kind, make_layout
+from bitactor.schema import Kind, StateLayout, duration_ns, fingerprint, make_kind, make_layout
 
-_UNITS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9, "d": 86400 * 10**9}
 PARTITIONS = 64
 _C_FUNCTION: Any = ctypes.CFUNCTYPE(None).__mro__[1]  # what every ctypes function pointer is
 IDLE_NS_MIN = 1_000_000
-
-
-def duration_ns(given: str | float | timedelta | None, what: str) -> int:
-    """Nanoseconds of "1d", "90s", "1.5h", a number of seconds, or a timedelta; None is 0. ValueError names `what`."""
-    if given is None:
-        return 0
-    if isinstance(given, timedelta):
-        return round(given / timedelta(microseconds=1) * 1000)
-    if isinstance(given, (int, float)) and not isinstance(given, bool) and given > 0:
-        return round(given * 10**9)
-    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(ns|us|ms|s|m|h|d)\s*", given) if isinstance(given, str) else None
-    if match is None or not float(match[1]):
-        raise ValueError(f'{what} is {given!r}: give a duration such as "1d", "90s" or "500ms", or a number of seconds')
-    return round(float(match[1]) * _UNITS[match[2]])
 
 
 def _is_count(given: Any) -> bool:
@@ -73,7 +57,7 @@ class Actor:
         self.program = program
         self.sites = sites
         self.filename = filename
-        self.idle_ns = duration_ns(expire_after, f"actor {name!r}: expire_after")
+        self.idle_ns = 0 if expire_after is None else duration_ns(expire_after, f"actor {name!r}: expire_after")
         if 0 < self.idle_ns < IDLE_NS_MIN:
             raise ValueError(f"actor {name!r}: expire_after is {expire_after!r}; the shortest is 1 ms")
         if keys_max is not None and not _is_count(keys_max):
