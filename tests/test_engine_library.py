@@ -196,6 +196,7 @@ def test_ctrl_c_ends_a_wait_on_a_full_ring():
 import os, signal, threading, time
 from tests.c_actors import *
 import bitactor as ba
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in what a shell starts with &
 gate = threading.Event()
 engine = ba.Engine(vwap_app(lambda *_: gate.wait(20) and None), 1, ring_signals=16384)
 begin = time.monotonic()
