@@ -95,6 +95,9 @@ static void call(ba_shard *shard, const ba_batch *batch, uint32_t index, const u
 
 static void run_actor(ba_shard *shard, const ba_batch *batch, uint32_t index, uint16_t *order, uint32_t n) {
   ba_actor *actor = &shard->actors[index];
+  uint32_t refused = ba_store_resolve(actor->store, batch->signals, batch->parts, order, n, actor->tick, shard->slots);
+  if (refused) n = without_refused(shard, batch, index, order, n, order);
+  ba_count(&actor->refused, refused);
   ba_count(&actor->signals, n);
   if (actor->spec->kind_count == 1) {
     ba_count(&shard->kinds[shard->engine->kind_index[actor->spec->kinds[0]]].signals, n);
@@ -103,8 +106,6 @@ static void run_actor(ba_shard *shard, const ba_batch *batch, uint32_t index, ui
       ba_count(&shard->kinds[shard->engine->kind_index[batch->signals[order[i]].kind]].signals, 1);
     }
   }
-  uint32_t refused = ba_store_resolve(actor->store, batch->signals, batch->parts, order, n, actor->tick, shard->slots);
-  if (refused) n = without_refused(shard, batch, index, order, n, order);
   call(shard, batch, index, order, n);
 }
 

@@ -1,14 +1,14 @@
 /*
  * The engine's face: making and closing it, admission, flush, pauses, statistics.
  *
- * Locks, in the order in which they nest: turn (inline: who holds it handles steps), then ring.lock. None is held while
- * a thread waits for shards or for room.
+ * Locks, in the order in which they nest: turn (inline: who holds it handles steps), subscriptions_lock, ring.lock. None
+ * but turn, by the holder of an inline engine's pause, is held while a thread waits.
  */
 #include <bitactor/alloc.h>
 #include <bitactor/shard.h>
 #include <string.h>
 
-enum { RING_SIGNALS = 32768, TICKS_AN_IDLE_TIME = 64, TICK_NS_MIN = 1000 * 1000 };
+enum { RING_SIGNALS = 32768, TICKS_AN_IDLE_TIME = 64, TICK_NS_MIN = 1000 * 1000, UNSUBSCRIBE_NS = 50 * 1000 * 1000 };
 
 static void *copied(ba_engine *engine, const void *from, size_t bytes) {
   void *copy = ba_alloc(bytes ? bytes : 1);
@@ -200,6 +200,7 @@ int ba_engine_create(const ba_engine_config *config, ba_engine **out) {
   engine->inline_mode = config->shards == 0;
   engine->shard_count = config->shards ? config->shards : 1;
   pthread_mutex_init(&engine->turn, NULL);
+  pthread_mutex_init(&engine->subscriptions_lock, NULL);
   ba_wait_point_init(&engine->paused_news, false, false);
   ba_wait_point_init(&engine->resumed_news, false, false);
   ba_wait_point_init(&engine->pause_free, false, false);
@@ -269,18 +270,29 @@ void ba_engine_set_wall(ba_engine *engine, uint64_t wall_ns) {
   ba_store_relaxed(&engine->ring.manual_wall, wall_ns); /* relaxed: a clock; see wall_now */
 }
 
-int ba_engine_flush(ba_engine *engine, uint64_t timeout_ns) {
-  if (ba_inside == engine) return BA_IN_ACTOR;
+uint64_t ba_engine_tail(ba_engine *engine) {
   pthread_mutex_lock(&engine->ring.lock);
   uint64_t tail = engine->ring.tail;
   pthread_mutex_unlock(&engine->ring.lock);
-  if (engine->inline_mode) return BA_OK; /* what was admitted is handled */
-  return ba_step_ring_wait_passed(&engine->ring, tail, timeout_ns);
+  return tail;
+}
+
+int ba_engine_wait_handled(ba_engine *engine, uint64_t position, uint64_t timeout_ns) {
+  if (ba_inside == engine) return BA_IN_ACTOR;
+  if (!engine->inline_mode) return ba_step_ring_wait_passed(&engine->ring, position, timeout_ns);
+  /* What was admitted is handled before its sender lets go of the turn. */
+  pthread_mutex_lock(&engine->turn);
+  pthread_mutex_unlock(&engine->turn);
+  return BA_OK;
+}
+
+int ba_engine_flush(ba_engine *engine, uint64_t timeout_ns) {
+  return ba_engine_wait_handled(engine, ba_engine_tail(engine), timeout_ns);
 }
 
 /* --- pauses --- */
 
-/* Takes the right to pause; false: the time is over. */
+/* Takes the right to pause; false: the time is over, or timeout_ns is 0 and another has it. */
 static bool take_pause(ba_engine *engine, uint64_t timeout_ns) {
   ba_waiter waiter = ba_waiter_begin_picky(&engine->pause_free, timeout_ns);
   bool taken = false;
@@ -297,38 +309,61 @@ static void give_pause(ba_engine *engine) {
   ba_wake(&engine->pause_free);
 }
 
-int ba_engine_pause(ba_engine *engine, uint64_t mask, uint64_t timeout_ns, uint64_t *position) {
+int ba_engine_pause_begin(ba_engine *engine, uint64_t mask, uint64_t timeout_ns) {
   if (ba_inside == engine) return BA_IN_ACTOR;
-  uint64_t all = engine->shard_count == 64 ? UINT64_MAX : (UINT64_C(1) << engine->shard_count) - 1;
-  mask &= all;
   if (!take_pause(engine, timeout_ns)) return BA_TIMEOUT;
   if (engine->inline_mode) {
     pthread_mutex_lock(&engine->turn);
+    return BA_OK;
+  }
+  uint64_t all = engine->shard_count == 64 ? UINT64_MAX : (UINT64_C(1) << engine->shard_count) - 1;
+  pthread_mutex_lock(&engine->ring.lock);
+  /* relaxed, three times: only who has the right to pause writes them, and the store below publishes the first two. */
+  ba_store_relaxed(&engine->pause_mask, mask & all);
+  ba_store_relaxed(&engine->pause_position, engine->ring.tail);
+  uint64_t generation = ba_load_relaxed(&engine->pause_generation) + 1;
+  /* seq_cst: pairs with the load in obey_pause; under the ring's lock: see ba_shard_main. */
+  ba_store_seq_cst(&engine->pause_generation, generation);
+  pthread_mutex_unlock(&engine->ring.lock);
+  ba_wake(&engine->ring.news);
+  return BA_OK;
+}
+
+/* Whether every shard of the pause stands still for it, or for ever. */
+static bool all_stand(ba_engine *engine) {
+  /* relaxed: this thread wrote both, or took them over with the right to pause. */
+  uint64_t mask = ba_load_relaxed(&engine->pause_mask), generation = ba_load_relaxed(&engine->pause_generation);
+  for (uint32_t s = 0; s < engine->shard_count; s++) {
+    /* seq_cst: pairs with the stores in shard.c; what the shard did before is visible, and no wake-up is lost. */
+    uint64_t stands = mask >> s & 1 ? ba_load_seq_cst(&engine->shards[s].stands) : generation;
+    if (stands != generation && stands != BA_ENDED) return false;
+  }
+  return true;
+}
+
+int ba_engine_pause_wait(ba_engine *engine, uint64_t timeout_ns, uint64_t *position) {
+  if (engine->inline_mode) {
     *position = engine->ring.tail;
     return BA_OK;
   }
-  pthread_mutex_lock(&engine->ring.lock);
-  if (engine->shards_ended) { /* closed: the shards stand still for ever */
-    *position = engine->shards[0].position;
-    pthread_mutex_unlock(&engine->ring.lock);
-    return BA_OK;
-  }
-  engine->pause_mask = mask;
-  engine->pause_position = *position = engine->ring.tail;
-  ba_store_seq_cst(&engine->paused_mask, 0);
-  uint64_t generation =
-      ba_load_relaxed(&engine->pause_generation) + 1;      /* relaxed: only who holds the pause writes it */
-  ba_store_seq_cst(&engine->pause_generation, generation); /* under the ring's lock: see ba_shard_main */
-  pthread_mutex_unlock(&engine->ring.lock);
-  ba_wake(&engine->ring.news);
   ba_waiter waiter = ba_waiter_begin_picky(&engine->paused_news, timeout_ns);
   bool done;
-  while (!(done = ba_load_seq_cst(&engine->paused_mask) == mask) && ba_waiter_step(&waiter)) {
+  while (!(done = all_stand(engine)) && ba_waiter_step(&waiter)) {
   }
   ba_waiter_end(&waiter);
-  if (done) return BA_OK;
-  ba_engine_resume(engine);
-  return BA_TIMEOUT;
+  *position = ba_load_relaxed(&engine->pause_position); /* relaxed: as in all_stand */
+  return done ? BA_OK : BA_TIMEOUT;
+}
+
+int ba_engine_pause(ba_engine *engine, uint64_t mask, uint64_t timeout_ns, uint64_t *position) {
+  uint64_t begun = ba_monotonic_ns();
+  int result = ba_engine_pause_begin(engine, mask, timeout_ns);
+  if (result != BA_OK) return result;
+  uint64_t gone = ba_monotonic_ns() - begun;
+  if (timeout_ns != BA_WAIT_FOREVER) timeout_ns = gone < timeout_ns ? timeout_ns - gone : 0;
+  result = ba_engine_pause_wait(engine, timeout_ns, position);
+  if (result != BA_OK) ba_engine_resume(engine);
+  return result;
 }
 
 void ba_engine_resume(ba_engine *engine) {
@@ -392,32 +427,40 @@ uint64_t ba_engine_rows(ba_engine *engine, uint32_t actor, uint64_t *keys, uint3
 
 /* --- closing --- */
 
-void ba_engine_close(ba_engine *engine, bool discard) {
-  if (engine->closed || !engine->has_ring) return;
+int ba_engine_close(ba_engine *engine, bool discard) {
+  if (ba_inside == engine) return BA_IN_ACTOR;
+  if (engine->closed || !engine->has_ring) return BA_OK;
   engine->closed = true;
   if (discard) ba_store_seq_cst(&engine->discard, 1);
+  pthread_mutex_lock(&engine->turn); /* inline: between steps */
   pthread_mutex_lock(&engine->ring.lock);
   engine->ring.closed = true;
   pthread_mutex_unlock(&engine->ring.lock);
+  pthread_mutex_unlock(&engine->turn);
   ba_store_seq_cst(&engine->closing, 1); /* seq_cst: pairs with the loads in shard.c and outputs.c */
   ba_wake(&engine->ring.news);
   ba_wake(&engine->ring.room);
+  pthread_mutex_lock(&engine->subscriptions_lock);
   for (ba_subscription *s = engine->subscriptions; s; s = s->next) ba_wake(&s->room);
+  pthread_mutex_unlock(&engine->subscriptions_lock);
   for (uint32_t s = 0; s < engine->shards_made && !engine->inline_mode; s++) {
     if (engine->shards[s].started) pthread_join(engine->shards[s].thread, NULL);
   }
-  pthread_mutex_lock(&engine->ring.lock);
+  ba_store_seq_cst(&engine->ring.ended, 1); /* seq_cst: pairs with the load in ba_step_ring_wait_passed */
+  ba_wake(&engine->ring.room);
+  pthread_mutex_lock(&engine->subscriptions_lock);
   engine->shards_ended = true;
-  pthread_mutex_unlock(&engine->ring.lock);
   for (ba_subscription *s = engine->subscriptions; s; s = s->next) {
     ba_store_seq_cst(&s->ended, 1); /* seq_cst: pairs with the load in ba_subscription_read; outputs come before it */
     ba_outputs_notify(s);
   }
+  pthread_mutex_unlock(&engine->subscriptions_lock);
+  return BA_OK;
 }
 
 void ba_engine_destroy(ba_engine *engine) {
   if (!engine) return;
-  ba_engine_close(engine, true);
+  (void)ba_engine_close(engine, true);
   while (engine->subscriptions) {
     ba_subscription *s = engine->subscriptions;
     engine->subscriptions = s->next;
@@ -429,63 +472,83 @@ void ba_engine_destroy(ba_engine *engine) {
   for (uint32_t i = 0; i < engine->owned_n; i++) ba_free(engine->owned[i]);
   ba_free(engine->may_emit);
   pthread_mutex_destroy(&engine->turn);
+  pthread_mutex_destroy(&engine->subscriptions_lock);
   ba_free(engine);
 }
 
 /* --- subscriptions --- */
 
-static void want(ba_engine *engine) {
+/* Forgets subscriptions that nobody reads, and sums up what the others want. Every shard is paused. */
+static void sweep(ba_engine *engine) {
   memset(engine->wanted, 0, sizeof engine->wanted);
-  for (ba_subscription *s = engine->subscriptions; s; s = s->next) {
-    if (ba_load_relaxed(&s->detached)) continue; /* relaxed: a flag that is only ever set */
+  for (ba_subscription **at = &engine->subscriptions; *at;) {
+    ba_subscription *s = *at;
+    if (ba_load_acquire(&s->detached)) { /* acquire: pairs with the store in ba_unsubscribe, its reader's last act */
+      *at = s->next;
+      ba_outputs_destroy(s);
+      continue;
+    }
     for (uint32_t k = 0; k < sizeof engine->wanted; k++) engine->wanted[k] |= s->wanted[k];
+    at = &s->next;
   }
+}
+
+int ba_subscribe_paused(ba_engine *engine, const uint16_t *kinds, uint32_t n, uint32_t capacity, bool drop,
+                        int event_fd, ba_subscription **out) {
+  *out = NULL;
+  if (capacity < 2 || capacity & (capacity - 1) || capacity > 1u << 30) return BA_BAD_CONFIG;
+  for (uint32_t k = 0; k < n; k++) {
+    if (!engine->kind_index[kinds[k]]) return BA_BAD_KIND;
+  }
+  uint64_t position = engine->shards[0].position; /* of every shard: they stand at one boundary */
+  ba_subscription *s = ba_outputs_create(engine->shard_count, capacity, engine->inline_mode, drop, event_fd, position);
+  if (!s) return BA_NO_MEMORY;
+  s->engine = engine;
+  for (uint32_t k = 0; k < n; k++) s->wanted[engine->kind_index[kinds[k]]] = 1;
+  pthread_mutex_lock(&engine->subscriptions_lock);
+  ba_store_relaxed(&s->ended, engine->shards_ended); /* relaxed: nobody else has it yet */
+  s->next = engine->subscriptions;
+  engine->subscriptions = s;
+  sweep(engine);
+  pthread_mutex_unlock(&engine->subscriptions_lock);
+  *out = s;
+  return BA_OK;
 }
 
 int ba_subscribe(ba_engine *engine, const uint16_t *kinds, uint32_t n, uint32_t capacity, bool drop, int event_fd,
                  uint64_t timeout_ns, ba_subscription **out) {
   *out = NULL;
-  if (capacity < 2 || capacity & (capacity - 1) || capacity > 1u << 30) return BA_BAD_CONFIG;
   uint64_t position;
   int result = ba_engine_pause(engine, UINT64_MAX, timeout_ns, &position);
   if (result != BA_OK) return result;
-  ba_subscription *s = ba_outputs_create(engine->shard_count, capacity, engine->inline_mode, drop, event_fd, position);
-  if (s) {
-    s->engine = engine;
-    for (uint32_t k = 0; k < n; k++) {
-      uint8_t index = engine->kind_index[kinds[k]];
-      if (!index) result = BA_BAD_KIND;
-      s->wanted[index] = 1;
-    }
-    ba_store_seq_cst(&s->ended, engine->closed);
-    if (result == BA_OK) {
-      s->next = engine->subscriptions;
-      engine->subscriptions = s;
-      want(engine);
-      *out = s;
-    } else {
-      ba_outputs_destroy(s);
-    }
-  } else {
-    result = BA_NO_MEMORY;
-  }
+  result = ba_subscribe_paused(engine, kinds, n, capacity, drop, event_fd, out);
   ba_engine_resume(engine);
   return result;
 }
 
 void ba_unsubscribe(ba_subscription *subscription) {
   ba_engine *engine = subscription->engine;
-  /* Shards that wait for this reader go on: they may be what keeps a pause from coming. */
+  /* Shards that wait for this reader go on. seq_cst: pairs with the load in wait_for_room, and as a release with the
+   * load in sweep. After it the subscription may be gone at any time: another thread may sweep it. */
+  ba_wait_point *room = &subscription->room;
+  pthread_mutex_lock(&engine->subscriptions_lock); /* not swept before the wake below */
   ba_store_seq_cst(&subscription->detached, 1);
-  ba_wake(&subscription->room);
+  ba_wake(room);
+  pthread_mutex_unlock(&engine->subscriptions_lock);
   uint64_t position;
-  if (ba_engine_pause(engine, UINT64_MAX, BA_WAIT_FOREVER, &position) != BA_OK) return; /* freed with the engine */
-  ba_subscription **at = &engine->subscriptions;
-  while (*at && *at != subscription) at = &(*at)->next;
-  if (*at) *at = subscription->next;
-  want(engine);
-  ba_engine_resume(engine);
-  ba_outputs_destroy(subscription);
+  if (engine->inline_mode) { /* no pause: who holds it may be this thread */
+    if (pthread_mutex_trylock(&engine->turn) != 0) return;
+  } else if (ba_engine_pause(engine, UINT64_MAX, UNSUBSCRIBE_NS, &position) != BA_OK) {
+    return;
+  }
+  pthread_mutex_lock(&engine->subscriptions_lock);
+  sweep(engine);
+  pthread_mutex_unlock(&engine->subscriptions_lock);
+  if (engine->inline_mode) {
+    pthread_mutex_unlock(&engine->turn);
+  } else {
+    ba_engine_resume(engine);
+  }
 }
 
 /* --- statistics --- */
@@ -518,6 +581,7 @@ void ba_engine_actor_statistics(ba_engine *engine, uint32_t actor, ba_actor_stat
   for (uint32_t s = 0; s < engine->shard_count; s++) {
     ba_actor *of = &engine->shards[s].actors[actor];
     out->signals += ba_load_relaxed(&of->signals);
+    out->refused += ba_load_relaxed(&of->refused);
     out->ticks += ba_load_relaxed(&of->ticks);
     out->exceeded += ba_load_relaxed(&of->exceeded);
     out->raised += ba_load_relaxed(&of->raised);

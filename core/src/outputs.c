@@ -30,6 +30,7 @@ ba_subscription *ba_outputs_create(uint32_t queues, uint32_t capacity, bool inli
     whole = s->queue[q].items != NULL;
   }
   if (whole) return s;
+  s->event_fd = -1; /* still the caller's */
   ba_outputs_destroy(s);
   return NULL;
 }
@@ -37,6 +38,7 @@ ba_subscription *ba_outputs_create(uint32_t queues, uint32_t capacity, bool inli
 void ba_outputs_destroy(ba_subscription *s) {
   for (uint32_t q = 0; s->queue && q < s->queues; q++) ba_free(s->queue[q].items);
   ba_free(s->queue);
+  if (s->event_fd >= 0) close(s->event_fd);
   pthread_mutex_destroy(&s->growth);
   ba_free(s);
 }
@@ -99,7 +101,7 @@ static void push_inline(ba_subscription *s, const ba_output *output) {
     q->items[published & q->mask] = *output;
     ba_store_release(&q->published, published + 1); /* release: ba_subscription_arm looks without the mutex */
   } else {
-    ba_fetch_add_relaxed(&s->dropped, 1); /* relaxed: a count */
+    ba_outputs_lose(s);
   }
   pthread_mutex_unlock(&s->growth);
 }
@@ -117,31 +119,42 @@ static bool wait_for_room(ba_subscription *s, ba_output_queue *q, uint64_t publi
   ba_waiter waiter = ba_waiter_begin_picky(&s->room, BA_WAIT_FOREVER);
   bool room;
   /* seq_cst: pair with the stores that are followed by ba_wake(&s->room), so that no wake-up is lost. */
-  while (!(room = queue_has_room(q, published)) && !s->drop && !ba_load_seq_cst(closing) &&
-         !ba_load_seq_cst(&s->detached) && ba_waiter_step(&waiter)) {
+  while (!(room = queue_has_room(q, published)) && !ba_load_seq_cst(closing) && !ba_load_seq_cst(&s->detached) &&
+         ba_waiter_step(&waiter)) {
   }
   ba_waiter_end(&waiter);
   return room;
 }
 
-void ba_outputs_push(ba_subscription *s, uint32_t shard, const ba_output *output, const BA_ATOMIC(uint32_t) *closing) {
+void ba_outputs_lose(ba_subscription *s) { ba_fetch_add_relaxed(&s->dropped, 1); /* relaxed: a count */ }
+
+bool ba_outputs_try_push(ba_subscription *s, uint32_t shard, const ba_output *output) {
+  if (ba_load_relaxed(&s->detached)) return true; /* relaxed: a flag that is only ever set; nobody reads */
   if (s->inline_mode) {
     push_inline(s, output);
-    return;
+    return true;
   }
   ba_output_queue *q = &s->queue[shard];
   uint64_t published = ba_load_relaxed(&q->published); /* relaxed: only this shard writes it */
   if (!queue_has_room(q, published)) {
-    ba_outputs_advance(s, shard, (ba_output_key){output->position, output->index});
-    ba_outputs_notify(s);
-    if (!wait_for_room(s, q, published, closing)) {
-      ba_fetch_add_relaxed(&s->dropped, 1); /* relaxed: a count */
-      return;
-    }
+    if (!s->drop) return false;
+    ba_outputs_lose(s);
+    return true;
   }
   q->items[published & q->mask] = *output;
-  /* release: pairs with the acquire in ba_subscription_read; the item is visible before its count. */
+  /* release: pairs with the acquire in take; the item is visible before its count. */
   ba_store_release(&q->published, published + 1);
+  return true;
+}
+
+void ba_outputs_push(ba_subscription *s, uint32_t shard, const ba_output *output, const BA_ATOMIC(uint32_t) *closing) {
+  ba_output_queue *q = &s->queue[shard];
+  /* relaxed: only this shard writes it */
+  if (!s->inline_mode && !wait_for_room(s, q, ba_load_relaxed(&q->published), closing)) {
+    ba_outputs_lose(s);
+    return;
+  }
+  (void)ba_outputs_try_push(s, shard, output);
 }
 
 bool ba_outputs_full(ba_subscription *s) {
@@ -165,10 +178,13 @@ static ba_output_key key_at(const ba_output_queue *q, uint64_t at) {
 /* Takes up to max deliverable outputs, merged; with peek takes none and says whether there is one. */
 static uint32_t take(ba_subscription *s, ba_output *out, uint32_t max, bool peek) {
   front fronts[BA_SHARDS_MAX];
+  /* seq_cst: pairs with the store in ba_engine_close. After the end no output comes, and shards may have ended at
+   * different positions: all that is there can be delivered, up to the frontier furthest ahead. */
+  bool ended = ba_load_seq_cst(&s->ended);
   ba_output_key limit = frontier_of(&s->queue[0]);
   for (uint32_t i = 1; i < s->queues; i++) {
     ba_output_key frontier = frontier_of(&s->queue[i]);
-    if (before(frontier, limit)) limit = frontier;
+    if (before(frontier, limit) != ended) limit = frontier;
   }
   for (uint32_t i = 0; i < s->queues; i++) {
     /* The frontiers were read first: what lies before the limit had been published by then. relaxed: only the reader

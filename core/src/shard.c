@@ -199,18 +199,19 @@ typedef struct standing {
 static uint64_t obey_pause(ba_shard *shard, standing *stand) {
   ba_engine *engine = shard->engine;
   uint64_t anywhere = shard->position + UINT64_MAX / 2;
-  /* seq_cst: pairs with the store in ba_engine_pause; mask and position are visible, and no wake-up is lost. */
+  /* seq_cst: pairs with the store in ba_engine_pause_begin; mask and position are visible, and no wake-up is lost. */
   uint64_t generation = ba_load_seq_cst(&engine->pause_generation);
   if (generation == stand->generation) return anywhere;
   bool over = ba_load_seq_cst(&engine->resume_generation) >= generation;
-  bool ours = !over && (engine->pause_mask >> shard->index & 1);
-  if (!ours) {
+  /* relaxed, twice: published by the generation; those of a later pause do no harm (shard.h). */
+  if (over || !(ba_load_relaxed(&engine->pause_mask) >> shard->index & 1)) {
     stand->generation = generation;
     return anywhere;
   }
-  if (shard->position != engine->pause_position) return engine->pause_position;
+  uint64_t boundary = ba_load_relaxed(&engine->pause_position);
+  if (shard->position != boundary) return boundary;
   count_keys(shard);
-  ba_fetch_add_seq_cst(&engine->paused_mask, UINT64_C(1) << shard->index);
+  ba_store_seq_cst(&shard->stands, generation); /* seq_cst: pairs with the load in all_stand */
   ba_wake(&engine->paused_news);
   ba_waiter waiter = ba_waiter_begin_picky(&engine->resumed_news, BA_WAIT_FOREVER);
   while (ba_load_seq_cst(&engine->resume_generation) < generation && ba_waiter_step(&waiter)) {
@@ -266,5 +267,7 @@ void *ba_shard_main(void *argument) {
       idle(shard, &stand);
     }
   }
+  ba_store_seq_cst(&shard->stands, BA_ENDED); /* seq_cst: pairs with the load in all_stand */
+  ba_wake(&shard->engine->paused_news);
   return NULL;
 }

@@ -170,11 +170,13 @@ static bool passed(ba_step_ring *ring, uint64_t position) {
 
 int ba_step_ring_wait_passed(ba_step_ring *ring, uint64_t position, uint64_t timeout_ns) {
   ba_waiter waiter = ba_waiter_begin_picky(&ring->room, timeout_ns);
-  bool done;
-  while (!(done = passed(ring, position)) && ba_waiter_step(&waiter)) {
-  }
+  bool done, ended;
+  do {
+    ended = ba_load_seq_cst(&ring->ended); /* seq_cst: pairs with ba_engine_close; the heads below are the last ones */
+    done = passed(ring, position);
+  } while (!done && !ended && ba_waiter_step(&waiter));
   ba_waiter_end(&waiter);
-  return done ? BA_OK : BA_TIMEOUT;
+  return done ? BA_OK : ended ? BA_CLOSED : BA_TIMEOUT;
 }
 
 uint64_t ba_step_ring_count(ba_step_ring *ring, uint64_t from, const uint8_t *owners, uint8_t reader) {

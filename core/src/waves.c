@@ -12,13 +12,16 @@
  *
  * Bound: a step in which actors feed each other delivers the first BA_STEP_EMITS_MAX emits in order of wave and rank,
  * and runs BA_WAVES_MAX waves; the rest is dropped and counted, the same for any number of shards. A shard keeps at
- * most twice that many of one wave: past that it forgets those whose rank is past the bound for certain.
+ * most four times that many entries of one wave (an emit may have one for an actor and one for readers): past that it
+ * forgets those whose rank is past the bound for certain.
  *
  * Entered by the shards' threads.
  */
 #include <bitactor/alloc.h>
 #include <bitactor/shard.h>
 #include <string.h>
+
+enum { ENTRIES_MAX = 4 * BA_STEP_EMITS_MAX };
 
 /* Makes room for n items behind the pointer at `items`, keeping the first `kept`. False: no memory, nothing changed. */
 static bool reserve(void *items, uint32_t *capacity, uint64_t n, size_t size, uint32_t kept) {
@@ -123,11 +126,25 @@ static uint32_t rank_of(const ba_shard *shard, const ba_emit *emit) {
   return rank < emit->reserved ? UINT32_MAX : rank;
 }
 
-static void drop_outward(ba_shard *shard, const ba_emits *list, enum ba_drop drop, uint32_t first_rank) {
+/* An outward entry for which there is no memory. Readers lose it; as an emit it is counted here only if that is not
+ * done elsewhere: where actors receive it, or, in a stream, when it was made. */
+static void lose_outward(ba_shard *shard, const ba_emit *emit) {
+  const ba_engine *engine = shard->engine;
+  uint8_t kind = engine->kind_index[emit->signal.kind];
+  for (ba_subscription *s = engine->subscriptions; s; s = s->next) {
+    if (s->wanted[kind]) ba_outputs_lose(s);
+  }
+  if (engine->feedback && !handled(engine, emit)) shard->now.emits_dropped[BA_DROP_NO_MEMORY]++;
+}
+
+static void lose_all_outward(ba_shard *shard, const ba_emits *list) {
+  for (uint32_t i = 0; i < list->n; i++) lose_outward(shard, &list->items[i]);
+}
+
+static void drop_outward_past(ba_shard *shard, const ba_emits *list, uint32_t ranks) {
   for (uint32_t i = 0; i < list->n; i++) {
     if (handled(shard->engine, &list->items[i])) continue; /* counted where actors receive it */
-    if (first_rank && rank_of(shard, &list->items[i]) < first_rank) continue;
-    shard->now.emits_dropped[drop]++;
+    if (rank_of(shard, &list->items[i]) >= ranks) shard->now.emits_dropped[BA_DROP_BOUND]++;
   }
 }
 
@@ -154,16 +171,24 @@ void ba_wave_collect(ba_shard *shard, const ba_batch *batch, uint32_t actor, con
       continue;
     }
     uint32_t targets = engine->routes[kind].count;
-    bool kept = true;
     if (targets) { /* only apps with feedback emit what is handled */
       uint8_t owner = engine->shard_count == 1 ? 0 : shard->owners[ba_partition(emit.signal.key)];
-      kept = append(&made->to[owner], &emit);
+      if (append(&made->to[owner], &emit)) {
+        made->stored++;
+      } else {
+        shard->now.emits_dropped[BA_DROP_NO_MEMORY]++;
+      }
       made->routed++;
     }
     if (!targets && !engine->feedback) shard->now.emits_outward++;
-    if (engine->wanted[kind] || (!targets && engine->feedback)) kept = append(&made->outward, &emit) && kept;
-    if (!kept) shard->now.emits_dropped[BA_DROP_NO_MEMORY]++;
-    if (++made->stored > 2ull * BA_STEP_EMITS_MAX && engine->feedback) forget_surplus(shard, made);
+    if (engine->wanted[kind] || (!targets && engine->feedback)) {
+      if (append(&made->outward, &emit)) {
+        made->stored++;
+      } else {
+        lose_outward(shard, &emit);
+      }
+    }
+    if (made->stored > ENTRIES_MAX && engine->feedback) forget_surplus(shard, made);
   }
 }
 
@@ -204,12 +229,22 @@ static bool place_by_rank(ba_shard *shard, ba_emits *const *lists, uint32_t n, u
   return true;
 }
 
+static void advance(ba_shard *shard, uint64_t position, uint64_t index) {
+  for (ba_subscription *s = shard->engine->subscriptions; s; s = s->next) {
+    ba_outputs_advance(s, shard->index, (ba_output_key){position, index});
+    ba_outputs_notify(s);
+  }
+}
+
 static void push(ba_shard *shard, const ba_emit *emit, uint64_t position, uint64_t index) {
   ba_engine *engine = shard->engine;
   uint8_t kind = engine->kind_index[emit->signal.kind];
   ba_output output = {emit->signal, position, index};
   for (ba_subscription *s = engine->subscriptions; s; s = s->next) {
-    if (s->wanted[kind]) ba_outputs_push(s, shard->index, &output, &engine->closing);
+    if (!s->wanted[kind] || ba_outputs_try_push(s, shard->index, &output)) continue;
+    /* Every later output of this shard is at this key or past it, for each of the readers. */
+    advance(shard, position, index);
+    ba_outputs_push(s, shard->index, &output, &engine->closing);
   }
 }
 
@@ -221,7 +256,7 @@ static void deliver(ba_shard *shard, ba_emits *list, uint32_t wave, uint64_t pos
   bool by_place = !list->sorted || total > ranks;
   if (!list->n) return;
   if (by_place && !place_by_rank(shard, &list, 1, ranks, &past)) {
-    drop_outward(shard, list, BA_DROP_NO_MEMORY, 0);
+    lose_all_outward(shard, list);
     return;
   }
   uint32_t entries = by_place ? ranks : list->n;
@@ -237,7 +272,7 @@ static void deliver(ba_shard *shard, ba_emits *list, uint32_t wave, uint64_t pos
       push(shard, emit, position + n - 1, (uint64_t)wave << 32 | rank_of(shard, emit));
     }
   }
-  if (past) drop_outward(shard, list, BA_DROP_BOUND, ranks);
+  if (past) drop_outward_past(shard, list, ranks);
 }
 
 void ba_wave_deliver_stream(ba_shard *shard, const ba_batch *batch) {
@@ -245,7 +280,7 @@ void ba_wave_deliver_stream(ba_shard *shard, const ba_batch *batch) {
   if (!made->outward.n) return;
   if (!made->outward.sorted) {
     if (!reserve(&shard->prefix, &shard->prefix_capacity, batch->n, sizeof(uint32_t), 0)) {
-      shard->now.emits_dropped[BA_DROP_NO_MEMORY] += made->outward.n;
+      lose_all_outward(shard, &made->outward);
       return;
     }
     uint32_t sum = 0;
@@ -333,13 +368,6 @@ static void dispatch_wave(ba_shard *shard, uint32_t n, uint32_t wave, uint64_t p
   }
 }
 
-static void advance(ba_shard *shard, uint64_t position, uint64_t index) {
-  for (ba_subscription *s = shard->engine->subscriptions; s; s = s->next) {
-    ba_outputs_advance(s, shard->index, (ba_output_key){position, index});
-    ba_outputs_notify(s);
-  }
-}
-
 void ba_waves_run(ba_shard *shard, uint64_t position, uint32_t n) {
   ba_engine *engine = shard->engine;
   uint64_t left = BA_STEP_EMITS_MAX;
@@ -357,7 +385,10 @@ void ba_waves_run(ba_shard *shard, uint64_t position, uint32_t n) {
         advance(shard, position + n - 1, (uint64_t)(wave + 1) << 32);
         m = routed ? gather(shard, ranks) : 0;
       } else {
-        shard->now.emits_dropped[BA_DROP_NO_MEMORY] += made->stored;
+        lose_all_outward(shard, &made->outward);
+        for (uint32_t s = 0; s < engine->shard_count; s++) {
+          shard->now.emits_dropped[BA_DROP_NO_MEMORY] += engine->shards[s].made[shard->turn].to[shard->index].n;
+        }
       }
     }
     shard->turn ^= 1;

@@ -250,7 +250,7 @@ class Engine(EngineCore):
 
     def _drain(self) -> None:
         last, since = -1, time.monotonic()
-        while not self.flush(0.05):
+        while not self.flush(0.05):  # senders may go on until the end: it need not be everything, the core does the rest
             now = sum(row[0] for row in self._statistics()[1])
             if now != last:
                 last, since = now, time.monotonic()
@@ -263,7 +263,7 @@ class Engine(EngineCore):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(discard=kind is not None)
+        self.close()  # with an exception on its way too: what was accepted is handled
 
     def __del__(self) -> None:
         if not self.closed and not self._is_forked():

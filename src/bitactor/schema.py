@@ -19,6 +19,7 @@ AUX_TYPES: Final = ("u4", "i4", "f4")
 FIELD_TYPES: Final = ("f8", "f4", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1", "bool")
 KIND_MAX: Final = 65535
 STATE_BYTES_MAX: Final = 1 << 20
+STATE_NAMES_TAKEN: Final = ("key", "position", "keys")  # attributes of State; `key` is a column of Table
 _UNITS_NS: Final = {
     "ns": 1,
     "us": 10**3,
@@ -113,6 +114,10 @@ def make_layout(actor: str, state: Mapping[str, Any]) -> StateLayout:
     for name, given in state.items():
         where = f"actor {actor!r}: state field"
         _check_name(where, name)
+        if name in STATE_NAMES_TAKEN:
+            raise ValueError(
+                f"{where} {name!r}: every state has a {name} of its own, and every table; call the field otherwise"
+            )
         spec = _field_spec(f"{where} {name!r}", given)
         _check_type(f"{where} {name!r}", spec.type, FIELD_TYPES)
         if spec.count is not None and not 1 <= spec.count <= STATE_BYTES_MAX:

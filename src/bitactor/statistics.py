@@ -52,13 +52,14 @@ class ShardStatistics:
 
 @dataclass(frozen=True, slots=True)
 class ActorStatistics:
-    """One actor over all shards. signals: delivered to it, those it was refused a key for included.
+    """One actor over all shards. signals: given to its handler, those that it raised on included.
 
-    exceeded: signals of calls whose mean ticks were above the tick budget.
+    refused: signals for it that found no room for a new key (the key cap, or no memory). exceeded: signals of calls whose mean ticks were above the tick budget.
     """
 
     name: str
     signals: int
+    refused: int
     raised: int
     exceeded: int
     keys: int
@@ -68,7 +69,7 @@ class ActorStatistics:
 
 @dataclass(frozen=True, slots=True)
 class KindStatistics:
-    """One kind: signals delivered to actors, counted once for each of its actors."""
+    """One kind: signals given to handlers, counted once for each of its actors."""
 
     name: str
     signals: int
@@ -135,10 +136,12 @@ def read_statistics(engine: Any, kinds: "Sequence[Kind]", actors: "Sequence[Acto
     dropped["full"] += dropped_full
     of_actors = []
     for index, actor in enumerate(actors):
-        signals, ticks, exceeded, raised, keys, key_bytes, histogram = engine._actor_statistics(index)
+        signals, turned_away, ticks, exceeded, raised, keys, key_bytes, histogram = engine._actor_statistics(index)
         mean = ticks / signals if signals else 0.0
         of_actors.append(
-            ActorStatistics(actor.name, signals, raised, exceeded, keys, key_bytes, _ticks(histogram, mean))
+            ActorStatistics(
+                actor.name, signals, turned_away, raised, exceeded, keys, key_bytes, _ticks(histogram, mean)
+            )
         )
     of_kinds = []
     for index, kind in enumerate(kinds):

@@ -91,8 +91,9 @@ _Static_assert(sizeof(ba_output) == 48, "layout is frozen");
 int ba_engine_create(const ba_engine_config *config, ba_engine **out);
 
 /* Handles what is queued, stops and joins the shards. Later calls say BA_CLOSED. One thread, once; others may be in
- * calls that wait: they return BA_CLOSED. With discard, what is queued is not handled. */
-void ba_engine_close(ba_engine *engine, bool discard);
+ * calls that wait: they return BA_CLOSED. With discard, what is queued is not handled, and each shard ends where it is.
+ * BA_OK, or BA_IN_ACTOR: nothing was done. */
+int ba_engine_close(ba_engine *engine, bool discard);
 void ba_engine_destroy(ba_engine *engine); /* closes if need be; frees; no other thread may be in a call */
 
 /*
@@ -102,8 +103,14 @@ void ba_engine_destroy(ba_engine *engine); /* closes if need be; frees; no other
 int ba_engine_send(ba_engine *engine, const ba_signal *signals, uint32_t n, enum ba_full full, uint64_t timeout_ns,
                    uint32_t *bad);
 
-/* Waits until everything admitted before the call is handled. Any thread but a handler's. */
+/* Waits until everything admitted before the call is handled. Any thread but a handler's. BA_CLOSED: the engine was
+ * closed with discard before that. */
 int ba_engine_flush(ba_engine *engine, uint64_t timeout_ns);
+
+/* The same in slices of time: the position behind everything admitted so far, and a wait for a position taken once, so
+ * that senders who go on do not move the goal. Any thread but a handler's. */
+uint64_t ba_engine_tail(ba_engine *engine);
+int ba_engine_wait_handled(ba_engine *engine, uint64_t position, uint64_t timeout_ns);
 
 /* Wall time of the steps to come, with manual_clock; never goes back. Any thread. */
 void ba_engine_set_wall(ba_engine *engine, uint64_t wall_ns);
@@ -115,6 +122,13 @@ void ba_engine_set_wall(ba_engine *engine, uint64_t wall_ns);
  */
 int ba_engine_pause(ba_engine *engine, uint64_t mask, uint64_t timeout_ns, uint64_t *position);
 void ba_engine_resume(ba_engine *engine);
+
+/*
+ * The same in slices of time. begin waits for the turn and sets the boundary, once; wait waits for the shards to stand
+ * there and may be called again after BA_TIMEOUT. After begin said BA_OK, ba_engine_resume ends the pause, held or not.
+ */
+int ba_engine_pause_begin(ba_engine *engine, uint64_t mask, uint64_t timeout_ns);
+int ba_engine_pause_wait(ba_engine *engine, uint64_t timeout_ns, uint64_t *position);
 uint64_t ba_engine_owner_mask(const ba_engine *engine, uint64_t key);
 
 /* The state of a key, or null; valid until ba_engine_resume. */
@@ -165,7 +179,8 @@ typedef struct ba_statistics {
 int ba_engine_statistics(ba_engine *engine, ba_statistics *total, ba_shard_statistics *shards);
 
 typedef struct ba_actor_statistics {
-  uint64_t signals;
+  uint64_t signals;  /* given to the handler; those that it raised on among them */
+  uint64_t refused;  /* not given to it: no instance, because of the key cap or for want of memory */
   uint64_t ticks;    /* spent in the handler */
   uint64_t exceeded; /* signals of calls whose mean ticks a signal were above the budget */
   uint64_t raised;
@@ -175,7 +190,7 @@ typedef struct ba_actor_statistics {
 } ba_actor_statistics;
 
 typedef struct ba_kind_statistics {
-  uint64_t signals; /* deliveries to actors */
+  uint64_t signals; /* given to handlers, once for each actor */
   uint64_t histogram[BA_HISTOGRAM_BUCKETS];
 } ba_kind_statistics;
 
@@ -195,15 +210,22 @@ typedef struct ba_subscription ba_subscription;
 /*
  * Reads the emits of the given kinds from the next step on. capacity: outputs held for each shard before it waits
  * (or, with drop, before outputs are dropped and counted). One reader at a time. event_fd: -1, or an eventfd that is
- * written when ba_subscription_arm was called and there is something to read.
+ * written when ba_subscription_arm was called and there is something to read; with BA_OK it belongs to the subscription,
+ * which closes it when no shard can write to it any more.
  */
 int ba_subscribe(ba_engine *engine, const uint16_t *kinds, uint32_t n, uint32_t capacity, bool drop, int event_fd,
                  uint64_t timeout_ns, ba_subscription **out);
+/* The same, for who holds a pause of all shards; never waits. */
+int ba_subscribe_paused(ba_engine *engine, const uint16_t *kinds, uint32_t n, uint32_t capacity, bool drop,
+                        int event_fd, ba_subscription **out);
 /* Up to max outputs in order, or waits up to timeout_ns for the first: *n = 0 with BA_TIMEOUT; BA_CLOSED when the
  * engine is closed and all was read. */
 int ba_subscription_read(ba_subscription *subscription, ba_output *out, uint32_t max, uint64_t timeout_ns, uint32_t *n);
 bool ba_subscription_arm(ba_subscription *subscription); /* true: something is there already, the fd is not written */
+/* Outputs that this reader lost: the queue was full (drop, or closing), or there was no memory for them. */
 uint64_t ba_subscription_dropped(ba_subscription *subscription);
-void ba_unsubscribe(ba_subscription *subscription); /* what is unread is gone; never waits for a reader */
+/* What is unread is gone, and shards that waited for this reader go on. Any thread, a handler's too. Waits 50 ms at
+ * most for a pause in which to give the memory back; else that is left to the next subscribe or unsubscribe. */
+void ba_unsubscribe(ba_subscription *subscription);
 
 #endif

@@ -14,6 +14,8 @@
 #include <bitactor/store.h>
 #include <pthread.h>
 
+#define BA_ENDED UINT64_MAX
+
 enum { BA_CHUNK = 2048 }; /* most signals in one call of a handler; their order and slots stay in the L1 cache */
 
 /* Which actors handle a kind, in order of declaration. Kind index 0: not declared. */
@@ -34,6 +36,7 @@ typedef struct ba_actor {
   uint32_t sample; /* signals until one is timed alone */
   /* Written by the shard, read by ba_engine_actor_statistics; relaxed: counts that nothing else hangs on. */
   BA_ATOMIC(uint64_t) signals;
+  BA_ATOMIC(uint64_t) refused;
   BA_ATOMIC(uint64_t) ticks;
   BA_ATOMIC(uint64_t) exceeded;
   BA_ATOMIC(uint64_t) raised;
@@ -115,6 +118,9 @@ typedef struct ba_shard {
   ba_dead_letter letters[BA_DEAD_LETTERS];
   uint32_t letters_first, letters_n;
 
+  /* The pause for which the shard stands still, by its generation; 0: none; BA_ENDED: for ever. */
+  BA_ATOMIC(uint64_t) stands;
+
   /* Published at step boundaries behind a sequence that is odd while they change. */
   BA_ALIGNED_LINE BA_ATOMIC(uint64_t) published_sequence;
   BA_ATOMIC(uint64_t) published[sizeof(ba_shard_statistics) / sizeof(uint64_t)];
@@ -139,7 +145,8 @@ struct ba_engine {
   ba_shard *shards;
   void *owned[3 * BA_ACTORS_MAX + 2]; /* copies of what the configuration pointed to */
   uint32_t owned_n;
-  ba_subscription *subscriptions; /* changes only while every shard is paused */
+  ba_subscription *subscriptions; /* changes only while every shard is paused, and under subscriptions_lock */
+  pthread_mutex_t subscriptions_lock;
   BA_ATOMIC(uint32_t) closing;    /* no more steps are admitted; shards end when the ring is empty */
   BA_ATOMIC(uint32_t) discard;    /* shards end at the next step boundary */
   bool closed;
@@ -152,10 +159,11 @@ struct ba_engine {
   /* Pause: one at a time. */
   BA_ATOMIC(uint32_t) pause_taken;
   ba_wait_point pause_free;
-  uint64_t pause_mask, pause_position; /* written before pause_generation */
+  /* Written before pause_generation. A shard that looks at a pause that was given up may read those of the next one:
+   * both are boundaries that it may stand at, and it says which generation it stands for. */
+  BA_ATOMIC(uint64_t) pause_mask, pause_position;
   BA_ATOMIC(uint64_t) pause_generation;
   BA_ATOMIC(uint64_t) resume_generation;
-  BA_ATOMIC(uint64_t) paused_mask; /* shards that stand still for the newest generation */
   ba_wait_point paused_news, resumed_news;
 
   /* Barrier between waves. */

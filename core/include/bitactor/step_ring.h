@@ -37,6 +37,7 @@ typedef struct ba_step_ring {
   ba_wait_point room; /* senders and flushers wait here for heads */
   BA_ATOMIC(uint64_t) manual_wall;
   bool manual_clock;
+  BA_ATOMIC(uint32_t) ended; /* no reader will go on */
   BA_ALIGNED_LINE pthread_mutex_t lock; /* guards what follows */
   uint64_t tail;
   uint64_t head_seen; /* a lower bound of min(head) */
@@ -90,7 +91,8 @@ static inline void ba_step_ring_release(ba_step_ring *ring, uint32_t reader, uin
   ba_wake(&ring->room);
 }
 
-/* Waits until every reader has passed position. Any thread but a reader's. BA_OK, BA_TIMEOUT, BA_CLOSED. */
+/* Waits until every reader has passed position. Any thread but a reader's. BA_OK, BA_TIMEOUT, or BA_CLOSED: the readers
+ * have ended before it. */
 int ba_step_ring_wait_passed(ba_step_ring *ring, uint64_t position, uint64_t timeout_ns);
 
 /* Signals in [from, tail) whose partition's owner is `reader`, counted slot by slot. Holds `lock`. */

@@ -79,13 +79,15 @@ cdef extern from "bitactor/engine.h" nogil:
         pass
 
     int ba_engine_create(const ba_engine_config *config, ba_engine **out)
-    void ba_engine_close(ba_engine *engine, bint discard)
+    int ba_engine_close(ba_engine *engine, bint discard)
     void ba_engine_destroy(ba_engine *engine)
     int ba_engine_send(ba_engine *engine, const ba_signal *signals, uint32_t n, ba_full full, uint64_t timeout_ns,
                        uint32_t *bad)
-    int ba_engine_flush(ba_engine *engine, uint64_t timeout_ns)
+    uint64_t ba_engine_tail(ba_engine *engine)
+    int ba_engine_wait_handled(ba_engine *engine, uint64_t position, uint64_t timeout_ns)
     void ba_engine_set_wall(ba_engine *engine, uint64_t wall_ns)
-    int ba_engine_pause(ba_engine *engine, uint64_t mask, uint64_t timeout_ns, uint64_t *position)
+    int ba_engine_pause_begin(ba_engine *engine, uint64_t mask, uint64_t timeout_ns)
+    int ba_engine_pause_wait(ba_engine *engine, uint64_t timeout_ns, uint64_t *position)
     void ba_engine_resume(ba_engine *engine)
     uint64_t ba_engine_owner_mask(const ba_engine *engine, uint64_t key)
     const uint8_t *ba_engine_find(ba_engine *engine, uint32_t actor, uint64_t key)
@@ -129,6 +131,7 @@ cdef extern from "bitactor/engine.h" nogil:
 
     ctypedef struct ba_actor_statistics:
         uint64_t signals
+        uint64_t refused
         uint64_t ticks
         uint64_t exceeded
         uint64_t raised
@@ -148,8 +151,8 @@ cdef extern from "bitactor/engine.h" nogil:
     ctypedef struct ba_subscription:
         pass
 
-    int ba_subscribe(ba_engine *engine, const uint16_t *kinds, uint32_t n, uint32_t capacity, bint drop, int event_fd,
-                     uint64_t timeout_ns, ba_subscription **out)
+    int ba_subscribe_paused(ba_engine *engine, const uint16_t *kinds, uint32_t n, uint32_t capacity, bint drop,
+                            int event_fd, ba_subscription **out)
     int ba_subscription_read(ba_subscription *subscription, ba_output *out, uint32_t max, uint64_t timeout_ns,
                              uint32_t *n)
     bint ba_subscription_arm(ba_subscription *subscription)
@@ -169,9 +172,13 @@ cdef class Handle:
     cdef ba_engine *engine
     cdef unsigned long born     # count of forks when it was made
     cdef unsigned long waiter   # ident of the callback thread, which must not wait for itself; 0: none
+    cdef unsigned long pausing  # ident of the thread that has begun a pause and does not hold it yet; 0: none
     cdef bint closed
     cdef bint inline_mode
     cdef int check(self) except -1
+    cdef int begin_pause(self, uint64_t mask, str what) except -1
+    cdef int look_around(self, int result, str what) except -1
+    cdef void give_up_pause(self) noexcept
 
 
 cdef class EngineCore:

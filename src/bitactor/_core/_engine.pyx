@@ -108,6 +108,45 @@ cdef class Handle:
             )
         return 0
 
+    cdef int begin_pause(self, uint64_t mask, str what) except -1:
+        """Set the boundary at which the shards of the mask shall stand still; the caller goes on to wait for that.
+
+        Between slices of either wait Python's signal handlers run, and what they call may need a pause too, or close
+        the engine: the pause that this thread has begun is given up then, and begun again afterwards.
+        """
+        cdef int result
+        self.check()
+        self.give_up_pause()
+        while True:
+            with nogil:
+                result = ba_engine_pause_begin(self.engine, mask, SLICE_NS)
+            if result == BA_OK:
+                self.pausing = PyThread_get_thread_ident()
+                return 0
+            if result != BA_TIMEOUT:
+                failed(result, what)
+            self.look_around(result, what)
+
+    cdef int look_around(self, int result, str what) except -1:
+        """After a slice of waiting for shards: nothing when it is over, else Ctrl-C and the like, or an error."""
+        if result != BA_TIMEOUT:
+            if self.pausing == PyThread_get_thread_ident():  # the caller has resumed
+                self.pausing = 0
+            return 0
+        try:
+            if self.waiter and self.waiter == PyThread_get_thread_ident():
+                raise RuntimeError(f"{what} inside a callback waits for shards, which wait for the callback")
+            PyErr_CheckSignals()
+        except BaseException:
+            self.give_up_pause()
+            raise
+        return 0
+
+    cdef void give_up_pause(self) noexcept:
+        if self.pausing and self.pausing == PyThread_get_thread_ident():
+            self.pausing = 0
+            ba_engine_resume(self.engine)
+
     def __dealloc__(self):
         if self.engine != NULL and self.born == forks:
             with nogil:
@@ -303,6 +342,7 @@ cdef class EngineCore:
         return False
 
     def _may_wait(self, uint64_t accepted):
+        self.handle.give_up_pause()  # a signal handler's call inside a wait for shards, see begin_pause
         if self.handle.waiter and self.handle.waiter == PyThread_get_thread_ident():
             raise OutputsFullError(
                 "the ring is full, and a callback that waits for room may wait for itself: send from another thread, "
@@ -410,16 +450,18 @@ cdef class EngineCore:
         self._not_sent(BA_BAD_KIND, number, 0, index, accepted)
 
     def _flush(self, timeout):
-        cdef uint64_t deadline = deadline_of(timeout), wait_ns
+        cdef uint64_t deadline = deadline_of(timeout), wait_ns, position
         cdef Handle handle = self.handle
         cdef int result
         handle.check()
+        handle.give_up_pause()
+        position = ba_engine_tail(handle.engine)
         if handle.waiter and handle.waiter == PyThread_get_thread_ident():
             raise RuntimeError("flush inside a callback may wait for the callback itself: flush from another thread")
         while True:
             wait_ns = slice_of(deadline)
             with nogil:
-                result = ba_engine_flush(handle.engine, wait_ns)
+                result = ba_engine_wait_handled(handle.engine, position, wait_ns)
             if result != BA_TIMEOUT:
                 break
             PyErr_CheckSignals()
@@ -439,25 +481,21 @@ cdef class EngineCore:
         cdef int result
         handle.check()
         mask = ba_engine_owner_mask(handle.engine, key)
+        handle.begin_pause(mask, "reading a state")
         while True:
             with nogil:
-                result = ba_engine_pause(handle.engine, mask, SLICE_NS, &position)
+                result = ba_engine_pause_wait(handle.engine, SLICE_NS, &position)
                 if result == BA_OK:
                     found = ba_engine_find(handle.engine, actor, key)
                     if found != NULL:
                         memcpy(to, found, stride)
                     ba_engine_resume(handle.engine)
-            if result != BA_TIMEOUT:
+            handle.look_around(result, "reading state")
+            if result == BA_OK:
                 break
-            self._may_pause()
-            PyErr_CheckSignals()
-        if result != BA_OK:
-            failed(result, "reading a state")
+            if handle.pausing != PyThread_get_thread_ident():
+                handle.begin_pause(mask, "reading a state")
         return None if found == NULL else (copy, position)
-
-    def _may_pause(self):
-        if self.handle.waiter and self.handle.waiter == PyThread_get_thread_ident():
-            raise RuntimeError("reading state inside a callback waits for shards, which wait for the callback")
 
     def _rows(self, uint32_t actor, list offsets, list sizes, allocate):
         """Columns of all states of an actor.
@@ -483,8 +521,10 @@ cdef class EngineCore:
             handle.check()
             buffers = allocate(0)
             while not copied:
+                if handle.pausing != PyThread_get_thread_ident():
+                    handle.begin_pause(FOREVER, "reading a table")
                 with nogil:
-                    result = ba_engine_pause(handle.engine, FOREVER, SLICE_NS, &position)
+                    result = ba_engine_pause_wait(handle.engine, SLICE_NS, &position)
                     if result == BA_OK:
                         count = ba_engine_count(handle.engine, actor)
                         if count <= capacity:
@@ -492,12 +532,8 @@ cdef class EngineCore:
                                 ba_engine_rows(handle.engine, actor, <uint64_t *>views[0].buf, n, offset, size, column)
                             copied = True
                         ba_engine_resume(handle.engine)
-                if result == BA_TIMEOUT:
-                    self._may_pause()
-                    PyErr_CheckSignals()
-                elif result != BA_OK:
-                    failed(result, "reading a table")
-                elif not copied:
+                handle.look_around(result, "reading state")
+                if result == BA_OK and not copied:
                     # Keys come while the shards run on: take a little more room than was needed, and look again.
                     while got:
                         got -= 1
@@ -562,7 +598,7 @@ cdef class EngineCore:
         cdef uint32_t b
         self.handle.check()
         ba_engine_actor_statistics(self.handle.engine, actor, &s)
-        return (s.signals, s.ticks, s.exceeded, s.raised, s.keys, s.key_bytes,
+        return (s.signals, s.refused, s.ticks, s.exceeded, s.raised, s.keys, s.key_bytes,
                 [s.histogram[b] for b in range(BA_HISTOGRAM_BUCKETS)])
 
     def _kind_statistics(self, uint32_t kind_index):
@@ -595,11 +631,16 @@ cdef class EngineCore:
     def _close(self, bint discard):
         """End the C engine and join its shards. Once; later calls do nothing."""
         cdef Handle handle = self.handle
+        cdef int result
         if handle is None or handle.closed or handle.born != forks:
             return
         handle.closed = True
+        handle.give_up_pause()
         with nogil:
-            ba_engine_close(handle.engine, discard)
+            result = ba_engine_close(handle.engine, discard)
+        if result != BA_OK:
+            handle.closed = False
+            failed(result, "close")
 
     @property
     def closed(self):
@@ -694,19 +735,24 @@ def _subscribe(EngineCore core, list numbers, uint32_t capacity, bint drop):
     cdef bytes packed = _numbers(numbers)
     cdef const uint16_t *kinds = <const uint16_t *>PyBytes_AS_STRING(packed)
     cdef uint32_t n = <uint32_t>len(numbers)
-    cdef int result
+    cdef uint64_t position = 0
+    cdef int result, made_it = BA_OK
     handle.check()
     made.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
     made.handle = handle
     while True:
+        if handle.pausing != PyThread_get_thread_ident():
+            handle.begin_pause(FOREVER, "subscribe")
         with nogil:
-            result = ba_subscribe(handle.engine, kinds, n, capacity, drop, made.fd, SLICE_NS, &made.subscription)
-        if result != BA_TIMEOUT:
+            result = ba_engine_pause_wait(handle.engine, SLICE_NS, &position)
+            if result == BA_OK:
+                made_it = ba_subscribe_paused(handle.engine, kinds, n, capacity, drop, made.fd, &made.subscription)
+                ba_engine_resume(handle.engine)
+        handle.look_around(result, "subscribe")
+        if result == BA_OK:
             break
-        core._may_pause()
-        PyErr_CheckSignals()
-    if result != BA_OK:
-        failed(result, "subscribe")
+    if made_it != BA_OK:
+        failed(made_it, "subscribe")
     return made
 
 
@@ -782,12 +828,13 @@ cdef class SubscriptionCore:
     cdef int detach(self) except -1:
         cdef ba_subscription *subscription = self.subscription
         self.subscription = NULL
+        cdef int fd = self.fd
+        self.fd = -1
         if subscription != NULL and self.handle.born == forks:
             with nogil:
-                ba_unsubscribe(subscription)
-        if self.fd >= 0:
-            close_fd(self.fd)
-            self.fd = -1
+                ba_unsubscribe(subscription)  # closes the file descriptor too, when no shard can write to it any more
+        elif fd >= 0:
+            close_fd(fd)
         return 0
 
     def __dealloc__(self):

@@ -48,6 +48,7 @@ class Actor:
         expire_after: str | float | timedelta | None,
         keys_max: int | None,
         tick_budget: int | None,
+        reads_wall: bool,
     ) -> None:
         self.name = name
         self.kinds = kinds
@@ -66,7 +67,7 @@ class Actor:
             raise ValueError(f"actor {name!r}: tick_budget is {tick_budget!r}; give ticks a signal, 1 or more, or None")
         self.partition_keys_max = 0 if keys_max is None else -(-keys_max // PARTITIONS)
         self.tick_budget = tick_budget or 0
-        self.reads_wall = program is None
+        self.reads_wall = reads_wall
         self.may_raise = program is None or program.may_raise
         self.fingerprint = fingerprint(
             "actor", name, repr(kinds), repr(layout.fields), layout.init.hex(), str(self.partition_keys_max),
@@ -172,7 +173,7 @@ class App:
                 Actor(
                     called, handled, layout, emits, function=function, program=program, sites=sites,
                     filename=source.filename, address=0, keepalive=None, expire_after=expire_after,
-                    keys_max=keys_max, tick_budget=tick_budget,
+                    keys_max=keys_max, tick_budget=tick_budget, reads_wall=False,
                 )
             )  # fmt: skip
 
@@ -188,11 +189,13 @@ class App:
         expire_after: str | float | timedelta | None = None,
         keys_max: int | None = None,
         tick_budget: int | None = None,
+        reads_wall: bool = True,
     ) -> Actor:
         """Declare a handler of the C ABI: a ctypes or cffi function pointer, a numba.cfunc, or an address.
 
         The ABI is core/include/bitactor/actor.h. The function is trusted: a bug in it can crash the process.
-        emits: every kind it may emit.
+        emits: every kind it may emit. reads_wall: whether it may read ctx->wall_ns; an app of which no handler does
+        (and nothing expires, and no actor feeds another) is run in longer batches, across steps.
         """
         handled = self._handled(name, kinds)
         declared = tuple(emits)
@@ -203,7 +206,7 @@ class App:
             Actor(
                 name, handled, make_layout(name, state), declared, function=None, program=None, sites=(), filename=None,
                 address=_address(name, function), keepalive=function, expire_after=expire_after, keys_max=keys_max,
-                tick_budget=tick_budget,
+                tick_budget=tick_budget, reads_wall=reads_wall,
             )
         )  # fmt: skip
 
