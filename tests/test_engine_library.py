@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import bitactor as ba
+from bitactor.schema import make_layout
 from bitactor.testing import TestEngine
 from tests.c_actors import ALERT, COUNT, TRADE, make_app, vwap_app
 
@@ -409,7 +410,7 @@ def test_statistics_count_each_term_and_conserve(shards):
         assert s.dropped == {"full": 0, "unhandled": 7, "raised": 0, "key_cap": 936, "no_memory": 0}
         assert s.queued == 0
         assert s.actors[0].keys == 64
-        assert s.actors[0].signals == 1000
+        assert (s.actors[0].signals, s.actors[0].refused) == (64, 936)
         assert s.kinds[0].name == "trade"
         assert len(s.shards) == max(1, shards)
         with pytest.raises(AttributeError):
@@ -518,6 +519,98 @@ def test_a_flush_returns_when_what_came_before_it_is_handled_though_others_go_on
         stop.set()
         sender.join()
         assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize(
+    "call",
+    [lambda e: e.flush(20), lambda e: e.state("vwap", 1), lambda e: e.table("vwap"), lambda e: e.subscribe(ALERT)],
+)
+def test_a_wait_for_shards_ends_though_the_ring_is_never_empty(call):
+    stop = threading.Event()
+    with ba.Engine(vwap_app(lambda *_: time.sleep(2e-5)), 1, ring_signals=16384) as engine:
+
+        def send():
+            while not stop.is_set():
+                engine.send_batch(trades(np.arange(1024), 1.0))
+
+        senders = [threading.Thread(target=send) for _ in range(2)]
+        for sender in senders:
+            sender.start()
+        while engine.statistics().queued < 15000:
+            time.sleep(0.01)
+        begin = time.monotonic()
+        assert call(engine) is not False
+        took = time.monotonic() - begin
+        stop.set()
+        for sender in senders:
+            sender.join()
+        engine.close(discard=True)
+    assert took < 15
+
+
+def test_a_signal_handler_may_use_the_engine_while_its_thread_waits_for_shards():
+    code = """
+import os, signal, threading, time
+from tests.c_actors import *
+import bitactor as ba
+gate = threading.Event()
+engine = ba.Engine(vwap_app(lambda *_: gate.wait(20) and None), 1)
+engine.send(TRADE, 1, 1.0)
+def handler(*_):
+    gate.set()
+    engine.flush()
+    print(len(engine.table("vwap")))
+    engine.close()
+signal.signal(signal.SIGTERM, handler)
+threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGTERM)).start()
+print(len(engine.table("vwap")), engine.closed)
+"""
+    result = run_python(code)
+    assert (result.stdout, result.stderr) == ("1\n1 True\n", "")
+
+
+def test_what_was_accepted_is_handled_though_an_exception_is_on_its_way():
+    def fail():
+        with engine:
+            engine.send_batch(trades(np.arange(50000), 1.0))
+            raise KeyError
+
+    engine = ba.Engine(vwap_app(), 2)
+    with pytest.raises(KeyError):
+        fail()
+    assert (engine.statistics().processed, engine.statistics().queued) == (50000, 0)
+
+
+def test_closing_inside_a_handler_is_an_error():
+    said = []
+
+    def handler(state, signal, emit, wall):
+        try:
+            engine._close(False)
+        except RuntimeError as error:
+            said.append(str(error))
+
+    engine = ba.Engine(vwap_app(handler), 0)
+    engine.send(TRADE, 1, 1.0)
+    assert not engine.closed
+    engine.close()
+    assert "inside a handler" in said[0]
+
+
+@pytest.mark.parametrize("name", ["key", "position", "keys"])
+def test_a_state_field_that_would_hide_the_states_own_is_refused(name):
+    with pytest.raises(ValueError, match=f"actor 'vwap': state field '{name}': every state has"):
+        make_layout("vwap", {name: "u8"})
+
+
+def test_a_c_actor_says_whether_it_reads_the_wall_time():
+    app = ba.App("c")
+    kind = app.kind("a", 1)
+    declared = [
+        app.c_actor("reads", kind, state={"n": "u8"}, function=4096),
+        app.c_actor("does_not", kind, state={"n": "u8"}, function=4096, reads_wall=False),
+    ]
+    assert [actor.reads_wall for actor in declared] == [True, False]
 
 
 def test_test_engines_run_under_a_clock_that_moves_only_when_told():

@@ -1,8 +1,8 @@
 /*
  * The engine's face: making and closing it, admission, flush, pauses, statistics.
  *
- * Locks, in the order in which they nest: turn (inline: who holds it handles steps), subscriptions_lock, ring.lock. None
- * but turn, by the holder of an inline engine's pause, is held while a thread waits.
+ * Locks, in the order in which they nest: turn (inline: who holds it handles steps), subscriptions_lock, ring.lock.
+ * None but turn, by the holder of an inline engine's pause, is held while a thread waits.
  */
 #include <bitactor/alloc.h>
 #include <bitactor/shard.h>

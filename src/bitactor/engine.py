@@ -250,7 +250,8 @@ class Engine(EngineCore):
 
     def _drain(self) -> None:
         last, since = -1, time.monotonic()
-        while not self.flush(0.05):  # senders may go on until the end: it need not be everything, the core does the rest
+        target = self._tail()  # once: what senders who go on add meanwhile does not put it off
+        while not self._flush(0.05, target):
             now = sum(row[0] for row in self._statistics()[1])
             if now != last:
                 last, since = now, time.monotonic()

@@ -54,7 +54,8 @@ class ShardStatistics:
 class ActorStatistics:
     """One actor over all shards. signals: given to its handler, those that it raised on included.
 
-    refused: signals for it that found no room for a new key (the key cap, or no memory). exceeded: signals of calls whose mean ticks were above the tick budget.
+    refused: signals for it that found no room for a new key (the key cap, or no memory).
+    exceeded: signals of calls whose mean ticks were above the tick budget.
     """
 
     name: str

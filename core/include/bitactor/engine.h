@@ -210,8 +210,8 @@ typedef struct ba_subscription ba_subscription;
 /*
  * Reads the emits of the given kinds from the next step on. capacity: outputs held for each shard before it waits
  * (or, with drop, before outputs are dropped and counted). One reader at a time. event_fd: -1, or an eventfd that is
- * written when ba_subscription_arm was called and there is something to read; with BA_OK it belongs to the subscription,
- * which closes it when no shard can write to it any more.
+ * written when ba_subscription_arm was called and there is something to read; with BA_OK it belongs to the
+ * subscription, which closes it when no shard can write to it any more.
  */
 int ba_subscribe(ba_engine *engine, const uint16_t *kinds, uint32_t n, uint32_t capacity, bool drop, int event_fd,
                  uint64_t timeout_ns, ba_subscription **out);

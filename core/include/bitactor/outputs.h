@@ -41,15 +41,15 @@ struct ba_subscription {
   uint32_t capacity;
   bool inline_mode;
   bool drop;
-  int event_fd; /* owned; closed in ba_outputs_destroy */
+  int event_fd;        /* owned; closed in ba_outputs_destroy */
   uint8_t wanted[256]; /* by kind index */
   BA_ATOMIC(uint32_t) armed;
   BA_ATOMIC(uint32_t) ended;    /* the engine is closed: no output will come */
   BA_ATOMIC(uint32_t) detached; /* nobody reads: outputs go nowhere */
-  BA_ATOMIC(uint64_t) dropped; /* full (drop, closing), or no memory */
-  ba_wait_point news;     /* the reader waits here */
-  ba_wait_point room;     /* shards wait here */
-  pthread_mutex_t growth; /* inline: guards the queue against a reader in another thread */
+  BA_ATOMIC(uint64_t) dropped;  /* full (drop, closing), or no memory */
+  ba_wait_point news;           /* the reader waits here */
+  ba_wait_point room;           /* shards wait here */
+  pthread_mutex_t growth;       /* inline: guards the queue against a reader in another thread */
   ba_output_queue *queue;
   struct ba_subscription *next;
 };

@@ -147,8 +147,8 @@ struct ba_engine {
   uint32_t owned_n;
   ba_subscription *subscriptions; /* changes only while every shard is paused, and under subscriptions_lock */
   pthread_mutex_t subscriptions_lock;
-  BA_ATOMIC(uint32_t) closing;    /* no more steps are admitted; shards end when the ring is empty */
-  BA_ATOMIC(uint32_t) discard;    /* shards end at the next step boundary */
+  BA_ATOMIC(uint32_t) closing; /* no more steps are admitted; shards end when the ring is empty */
+  BA_ATOMIC(uint32_t) discard; /* shards end at the next step boundary */
   bool closed;
 
   bool has_ring;

@@ -37,7 +37,7 @@ typedef struct ba_step_ring {
   ba_wait_point room; /* senders and flushers wait here for heads */
   BA_ATOMIC(uint64_t) manual_wall;
   bool manual_clock;
-  BA_ATOMIC(uint32_t) ended; /* no reader will go on */
+  BA_ATOMIC(uint32_t) ended;            /* no reader will go on */
   BA_ALIGNED_LINE pthread_mutex_t lock; /* guards what follows */
   uint64_t tail;
   uint64_t head_seen; /* a lower bound of min(head) */

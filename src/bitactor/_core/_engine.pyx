@@ -449,13 +449,19 @@ cdef class EngineCore:
                 )
         self._not_sent(BA_BAD_KIND, number, 0, index, accepted)
 
-    def _flush(self, timeout):
+    def _tail(self):
+        """The position behind everything admitted so far."""
+        self.handle.check()
+        return ba_engine_tail(self.handle.engine)
+
+    def _flush(self, timeout, target=None):
+        """Wait until everything before the target (None: admitted so far) is handled; False: the time is over."""
         cdef uint64_t deadline = deadline_of(timeout), wait_ns, position
         cdef Handle handle = self.handle
         cdef int result
         handle.check()
         handle.give_up_pause()
-        position = ba_engine_tail(handle.engine)
+        position = ba_engine_tail(handle.engine) if target is None else target
         if handle.waiter and handle.waiter == PyThread_get_thread_ident():
             raise RuntimeError("flush inside a callback may wait for the callback itself: flush from another thread")
         while True:
