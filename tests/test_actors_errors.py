@@ -68,6 +68,7 @@ CASES = [
     ("yield 1", 0, "Yield"),
     ("x = math.sqrt(1, 2)", 0, "math.sqrt takes 1 number"),
     ("x = 99999999999999999999", 0, "does not fit 64 bits"),
+    ("x = -9223372036854775809", 0, "does not fit 64 bits"),
 ]
 
 

@@ -61,8 +61,9 @@ class Grammar:
         if pick < 9:
             return f"({a} {['+', '-', '*', '//', '%', '&', '|', '^', '+'][pick]} {b})"
         return [
-            f"({a} << ({b} & 127))", f"({a} >> {b})", f"(-{a})", f"(~{a})", f"abs({a})", f"min({a}, {b})",
-            f"max({a}, {b})", f"({a} if {self.condition(depth - 1)} else {b})", f"int({self.floating(depth - 1)})",
+            f"({a} << ({b} & 127))", f"({a} >> {b})", f"(-{int(a) >> 1 if a.isdigit() else a})", f"(~{a})", f"abs({a})",
+            f"min({a}, {b})", f"max({a}, {b})", f"({a} if {self.condition(depth - 1)} else {b})",
+            f"int({self.floating(depth - 1)})",
         ][pick - 9] if pick != 16 or r.random() < 0.7 else f"({a} ** {r.randrange(5)})"  # fmt: skip
 
     def floating(self, depth: int) -> str:

@@ -87,7 +87,7 @@ class Expressions:
         if isinstance(value, int):
             if I8_MIN <= value <= I8_MAX:
                 return L.Const("i8", value)
-            if value <= U8_MAX:
+            if I8_MAX < value <= U8_MAX:
                 return L.Const("u8", value)
             raise self.error(node, f"{value} does not fit 64 bits")
         what = "a text" if isinstance(value, str) else f"a {type(value).__name__}"
