@@ -38,7 +38,7 @@ class FakeClock:
 
     def advance(self, duration: str | float) -> None:
         """Move forward by a duration such as "1d", or by seconds. Actors see it with the next signal."""
-        self.now_ns += duration_ns(duration, "the duration")
+        self.now_ns += duration_ns(duration, "the duration") if duration != 0 else 0
         for engine in self._engines:
             if not engine.closed:
                 engine._set_wall(self.now_ns)
