@@ -576,7 +576,7 @@ static void *come_and_go(void *argument) {
     ba_signal in = input(i);
     uint64_t position;
     if (ba_subscribe(shared, kinds + 1, 2, 64, true, -1, 1000000, &s) == BA_OK) ba_unsubscribe(s);
-    if (ba_engine_pause(shared, UINT64_MAX, 1000000, &position) == BA_OK) ba_engine_resume(shared);
+    if (ba_engine_pause(shared, UINT64_MAX, i % 2 ? UINT64_MAX : 1000000, &position) == BA_OK) ba_engine_resume(shared);
     if (ba_engine_send(shared, &in, 1, BA_FULL_WAIT, UINT64_MAX, &bad) == BA_CLOSED) break;
   }
   return NULL;
