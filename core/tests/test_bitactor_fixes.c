@@ -215,7 +215,7 @@ static void every_item_comes_once_whole_and_in_its_producers_order(bool one, uin
   ring r = ring_make(one, capacity, start);
   work makers[THREADS_MAX] = {0}, takers[THREADS_MAX] = {0};
   producer handles[THREADS_MAX];
-  ledger books[THREADS_MAX];
+  ledger books[THREADS_MAX] = {{0}};
   pthread_t threads[2 * THREADS_MAX];
   for (uint64_t i = 0; i < producers; i++) {
     handles[i] = ring_producer(&r);

@@ -134,8 +134,9 @@ static inline uint32_t ba_mpmc_scan(const ba_mpmc_ring *r, uint64_t s, uint32_t 
 /*
  * Sets the marks of n sequences from s on to `writable + offset`, last first, and wakes.
  *
- * The first slot's mark is stored last and seq_cst; the others before it with release. A waiter whose scan fails at
- * slot f has read an older mark there. If f is not the first of its batch here, then the slot before it was either
+ * The first slot's mark is stored last and seq_cst; the others before it with release (for their content relaxed would
+ * do: who reads them has seen the first, or what a thread that saw it passed on by its swap). A waiter whose scan fails
+ * at slot f has read an older mark there. If f is not the first of its batch here, then the slot before it was either
  * scanned as set, in this scan or in the one whose swap moved the counter past it, and with it everything stored
  * before it, f included: contradiction. So f is the first slot of its batch, its mark is stored seq_cst, and the pair
  * of wait.h holds. Release for it would let the waker's load overtake the store.
