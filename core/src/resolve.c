@@ -73,8 +73,6 @@ enum ba_store_way ba_store_set_way(ba_store *store, enum ba_store_way way) {
     store->way = BA_WAY_AVX2;
     store->resolve = resolve_avx2;
   }
-#else
-  (void)way;
 #endif
   return store->way;
 }

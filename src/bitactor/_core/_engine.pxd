@@ -19,10 +19,6 @@ cdef extern from "bitactor/actor.h" nogil:
     ctypedef void *ba_handler
 
 
-cdef extern from "bitactor/wait.h" nogil:
-    uint64_t ba_monotonic_ns()
-
-
 cdef extern from "bitactor/ticks.h" nogil:
     uint64_t ba_ticks_hz()
 

@@ -10,10 +10,13 @@ import os
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport UINT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 from posix.unistd cimport close as close_fd, read as read_fd
+
+from bitactor._core._waits cimport SLICE_NS, ba_monotonic_ns, deadline_of, slice_of
 
 cdef extern from "Python.h":
     bint PyFloat_CheckExact(object o)
@@ -26,10 +29,7 @@ cdef extern from "Python.h":
     unsigned long PyThread_get_thread_ident() nogil
 
 cdef enum:
-    SLICE_NS = 50 * 1000 * 1000  # longest wait between two looks for Python's signals
-    FRAMES_AT_ONCE = 32          # frames sent before a look for Python's signals
-
-cdef uint64_t FOREVER = 0xffffffffffffffff
+    FRAMES_AT_ONCE = 32  # frames sent before a look for Python's signals
 
 FRAME_SIGNALS_MAX = BA_FRAME_SIGNALS
 SHARDS_MAX = BA_SHARDS_MAX
@@ -76,24 +76,6 @@ class OutputsFullError(RuntimeError):
 
 for _error in (ClosedError, SignalError, OutputsFullError):
     _error.__module__ = "bitactor.engine"
-
-
-cdef uint64_t deadline_of(object timeout) except? 0:
-    if timeout is None:
-        return FOREVER
-    cdef double seconds = timeout
-    if not seconds >= 0:
-        raise ValueError(f"timeout is {timeout!r}: give seconds, 0 or more, or None to wait for as long as it takes")
-    return ba_monotonic_ns() + <uint64_t>(min(seconds, 1e9) * 1e9)
-
-
-cdef uint64_t slice_of(uint64_t deadline) noexcept nogil:
-    if deadline == FOREVER:
-        return SLICE_NS
-    cdef uint64_t now = ba_monotonic_ns()
-    if now >= deadline:
-        return 0
-    return min(deadline - now, <uint64_t>SLICE_NS)
 
 
 cdef class Handle:
@@ -471,7 +453,7 @@ cdef class EngineCore:
             if result != BA_TIMEOUT:
                 break
             PyErr_CheckSignals()
-            if deadline != FOREVER and ba_monotonic_ns() >= deadline:
+            if deadline != UINT64_MAX and ba_monotonic_ns() >= deadline:
                 return False
         if result != BA_OK:
             failed(result, "flush")
@@ -528,7 +510,7 @@ cdef class EngineCore:
             buffers = allocate(0)
             while not copied:
                 if handle.pausing != PyThread_get_thread_ident():
-                    handle.begin_pause(FOREVER, "reading a table")
+                    handle.begin_pause(UINT64_MAX, "reading a table")
                 with nogil:
                     result = ba_engine_pause_wait(handle.engine, SLICE_NS, &position)
                     if result == BA_OK:
@@ -748,7 +730,7 @@ def _subscribe(EngineCore core, list numbers, uint32_t capacity, bint drop):
     made.handle = handle
     while True:
         if handle.pausing != PyThread_get_thread_ident():
-            handle.begin_pause(FOREVER, "subscribe")
+            handle.begin_pause(UINT64_MAX, "subscribe")
         with nogil:
             result = ba_engine_pause_wait(handle.engine, SLICE_NS, &position)
             if result == BA_OK:
@@ -792,7 +774,7 @@ cdef class SubscriptionCore:
                 if result != BA_TIMEOUT or self.cancelled:
                     break
                 PyErr_CheckSignals()
-                if deadline != FOREVER and ba_monotonic_ns() >= deadline:
+                if deadline != UINT64_MAX and ba_monotonic_ns() >= deadline:
                     break
         finally:
             self.reading = False

@@ -11,13 +11,10 @@ import os
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport errno
-from libc.stdint cimport UINT64_MAX, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
+from bitactor._core._waits cimport SLICE_NS, deadline_of, slice_of
 from bitactor._core._engine import ClosedError
-
-
-cdef extern from "bitactor/wait.h" nogil:
-    uint64_t ba_monotonic_ns()
 
 
 cdef extern from "bitactor/ring.h" nogil:
@@ -141,7 +138,6 @@ cdef extern from "bitactor/shm_ring.h" nogil:
 
 
 cdef enum:
-    SLICE_NS = 50 * 1000 * 1000     # longest wait between two looks for Python's signals
     WITH_GIL_BYTES = 16 * 1024      # a copy up to this size keeps the GIL
     WITHOUT_LOOK_BYTES = 4 << 20    # most bytes pushed between two looks for Python's signals
 
@@ -170,24 +166,6 @@ class PeerDiedError(ConnectionError):
 
 
 PeerDiedError.__module__ = "bitactor.ring"
-
-
-cdef uint64_t deadline_of(object timeout) except? 0:
-    if timeout is None:
-        return UINT64_MAX
-    cdef double seconds = timeout
-    if not seconds >= 0:
-        raise ValueError(f"timeout is {timeout!r}: give seconds, 0 or more, or None to wait for as long as it takes")
-    return ba_monotonic_ns() + <uint64_t>(min(seconds, 1e9) * 1e9)
-
-
-cdef uint64_t slice_of(uint64_t deadline) noexcept nogil:
-    if deadline == UINT64_MAX:
-        return SLICE_NS
-    cdef uint64_t now = ba_monotonic_ns()
-    if now >= deadline:
-        return 0
-    return min(deadline - now, <uint64_t>SLICE_NS)
 
 
 cdef int failed(ba_ring_result result, str what) except -1:
