@@ -32,7 +32,7 @@ TEXT_SUFFIXES = {
 
 # Module of bitactor -> the modules it may import beside itself (docs/README.md, "Layout"). `bitactor` itself names all.
 _BASE = {"_core", "errors"}
-_LOW = {*_BASE, "signals", "ring", "config", "telemetry"}
+_LOW = {*_BASE, "signals", "ring", "config", "telemetry", "faults"}
 _MID = {*_LOW, "schema"}
 _ENGINE = {*_MID, "actors", "protocol", "log", "outputs", "statistics", "tables"}
 _SERVED = {*_ENGINE, "engine"}
@@ -40,7 +40,9 @@ _RUNTIME = {*_SERVED, "ingest", "cluster"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "_core": {"errors"},
-    **dict.fromkeys(("signals", "config", "telemetry"), _BASE),
+    "faults": set(),  # named crash points
+    **dict.fromkeys(("signals", "config"), _BASE),
+    "telemetry": {*_BASE, "config"},
     "ring": {*_BASE, "signals"},  # a ring of signals is its default
     "schema": _LOW,
     **dict.fromkeys(("actors", "protocol", "log"), _MID),
@@ -51,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(("ingest", "cluster"), _SERVED),
     "runtime": _RUNTIME,
     "admin": {*_RUNTIME, "runtime"},
-    "cli": {*_RUNTIME, "runtime", "admin"},
+    "cli": {*_RUNTIME, "runtime", "admin", "client"},
     "validation": {"client", "testing"},
 }
 

@@ -1,0 +1,1 @@
+"""Admin over HTTP: health, metrics, queries of live state, the dashboard."""
