@@ -1,0 +1,157 @@
+"""What a running service tells about itself: frozen figures, each counted where it happens. Plain data; any thread."""
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from bitactor.statistics import Statistics
+
+# Upper bounds in seconds of the histograms here: 10 us to 10 s, three a decade.
+SECONDS_BOUNDS = (*(round(m * 10.0**e, 9) for e in range(-5, 1) for m in (1, 2.5, 5)), 10.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """A histogram of durations. counts[i]: those up to bounds[i] and above bounds[i - 1]; the last: above all."""
+
+    bounds: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum: float
+
+    @property
+    def count(self) -> int:
+        """How many durations."""
+        return sum(self.counts)
+
+
+class SecondsCounter:
+    """Counts durations for a Seconds. One thread adds; any thread reads, at most one addition behind."""
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(SECONDS_BOUNDS) + 1)
+        self._sum = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one duration."""
+        self._counts[bisect_left(SECONDS_BOUNDS, seconds)] += 1
+        self._sum += seconds
+
+    def read(self) -> Seconds:
+        """All so far."""
+        return Seconds(SECONDS_BOUNDS, tuple(self._counts), self._sum)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """live: the process can do its work. ready: it takes signals now. started: recovery is over, once and for all.
+
+    reasons: why it is not live or not ready, in words for an operator; empty when it is.
+    """
+
+    live: bool
+    ready: bool
+    started: bool
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IngestStatistics:
+    """What came over the wire. frames and signals: admitted; duplicates: signals dropped as known already.
+
+    refused: by the name of the error code. credit: signals that connected producers may still send.
+    pending: signals admitted and not yet acknowledged; has_room: False while sessions must not read.
+    """
+
+    connections: int
+    connections_total: int
+    frames: int
+    signals: int
+    bytes: int
+    duplicates: int
+    refused: dict[str, int]
+    acks: int
+    credit: int
+    pending: int
+    has_room: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LogStatistics:
+    """The log. position: signals admitted so far; durable_position: of them in the log as its durability says.
+
+    sequence: the next record's. records, bytes: appended by this process. full: appends are refused now.
+    """
+
+    kind: str
+    durability: int
+    sequence: int
+    position: int
+    durable_position: int
+    records: int
+    bytes: int
+    size_bytes: int
+    size_bytes_max: int
+    full: bool
+    append_seconds: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotStatistics:
+    """Snapshots. position, age_s, seconds, bytes: of the newest, None without one. pause_s: how long ingest stood."""
+
+    position: int | None
+    age_s: float | None
+    seconds: float | None
+    pause_s: float | None
+    bytes: int | None
+    taken: int
+    failures: int
+    running: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """A snapshot that was written and is durable. seconds: all of it; pause_s: while nothing was applied."""
+
+    path: str
+    position: int
+    sequence: int
+    bytes: int
+    seconds: float
+    pause_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProducerInfo:
+    """A row of the producer table. next: the sequence below which everything is durable and applied."""
+
+    id: int
+    name: str
+    identity: str
+    epoch: int
+    next: int
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatistics:
+    """A service at a moment.
+
+    ingest_to_done: from a frame's admission to its acknowledgement, durable and applied; one sample a record.
+    event_time_lag_s: wall time less the time of the last signal applied; None before the first.
+    certificate_expires: seconds since the Unix epoch; None without TLS. started_at: the same; None before ready.
+    recovery_s: how long recovery took. replayed: signals replayed by it. fatal: why the process ends, or None.
+    """
+
+    engine: Statistics
+    ring_signals: int
+    ingest: IngestStatistics
+    log: LogStatistics
+    snapshot: SnapshotStatistics
+    ingest_to_done: Seconds
+    event_time_lag_s: float | None
+    certificate_expires: float | None
+    compile_seconds: float
+    recovery_s: float
+    replayed: int
+    started_at: float | None
+    fatal: str | None
