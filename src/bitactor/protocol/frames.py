@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bitactor._core._codec import FRAME_HEADER_BYTES, SIGNAL_BYTES, frame_decode, frame_encode
+from bitactor.protocol.errors import Code, ProtocolError
 from bitactor.signals import SIGNAL_DTYPE, value_types
 
 SIGNALS_MAX: Final = 8192
@@ -37,6 +38,15 @@ class FrameError(ValueError):
         super().__init__(f"frame refused ({code}) at offset {offset}: {message}")
         self.code = code
         self.offset = offset
+
+
+_CODES: Final = {"short": Code.LENGTH, "long": Code.LENGTH, "sequence": Code.SEQUENCE_OVERFLOW}
+
+
+def refusal(error: FrameError, sequence: int = 0) -> ProtocolError:
+    """What a peer is told of a frame that was refused: the same place, the wire's code."""
+    code = _CODES.get(error.code) or Code[error.code.upper()]
+    return ProtocolError(code, str(error), offset=error.offset, sequence=sequence)
 
 
 @dataclass(frozen=True, slots=True)
