@@ -1,0 +1,61 @@
+"""The data directory: made durably, and had by one process at a time. Any thread."""
+
+import contextlib
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from bitactor.log.contract import LogLockedError
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable. OSError when the disk refuses."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory and its missing parents, each durable in its own parent; for its owner alone (0700)."""
+    missing = []
+    at = path.absolute()
+    while not at.exists():
+        missing.append(at)
+        at = at.parent
+    for each in reversed(missing):
+        with contextlib.suppress(FileExistsError):
+            each.mkdir(0o700)
+        sync_directory(each.parent)
+    if not path.is_dir():
+        raise NotADirectoryError(f"{path} is not a directory: name one, or a path where one can be made")
+
+
+class DirectoryLock:
+    """Holds a directory until release() or the process's end, by flock on its file `lock`.
+
+    Copies of the process made by fork would hold it too; nothing here forks. Network file systems may not keep it.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """LogLockedError, naming the holder, when another has it."""
+        path = directory / "lock"
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._file, 200, 0).decode(errors="replace").strip() or "a process that did not say"
+            os.close(self._file)
+            raise LogLockedError(
+                f"{directory} is in use by {holder}: stop that process first, or give this one another data directory"
+            ) from None
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Let the directory go. May be called twice."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
