@@ -34,8 +34,8 @@ TEXT_SUFFIXES = {
 _BASE = {"_core", "errors"}
 _LOW = {*_BASE, "signals", "ring", "config", "telemetry", "faults"}
 _MID = {*_LOW, "schema"}
-_ENGINE = {*_MID, "actors", "protocol", "log", "outputs", "statistics", "tables"}
-_SERVED = {*_ENGINE, "engine"}
+_ENGINE = {*_MID, "actors", "protocol", "log", "outputs", "statistics", "tables", "state"}
+_SERVED = {*_ENGINE, "engine", "migration"}
 _RUNTIME = {*_SERVED, "ingest", "cluster"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
@@ -46,7 +46,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ring": {*_BASE, "signals"},  # a ring of signals is its default
     "schema": _LOW,
     **dict.fromkeys(("actors", "protocol", "log"), _MID),
-    **dict.fromkeys(("outputs", "statistics", "tables"), _MID),  # parts of the engine's face
+    **dict.fromkeys(("outputs", "statistics", "tables", "state"), _MID),  # parts of the engine's face
+    "migration": {*_MID, "state"},
     "engine": _ENGINE,
     "testing": _SERVED,
     "client": {*_MID, "protocol"},
@@ -60,7 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # Headers of the core, from what stands alone to what stands on the rest: each may include only what is before it.
 HEADERS = (
     *("atomic", "alloc", "signal", "region", "ticks", "cpu", "crc32c", "byteorder", "frame", "table", "store", "wait"),
-    *("ring", "spsc", "mpmc", "shm_ring", "actor", "engine", "outputs", "step_ring", "shard"),
+    *("ring", "spsc", "mpmc", "shm_ring", "actor", "engine", "state", "outputs", "step_ring", "shard"),
 )
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)', re.MULTILINE)
 

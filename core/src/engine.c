@@ -108,6 +108,10 @@ static void study_graph(ba_engine *engine) {
   engine->chunk = engine->emitters > 1 && !engine->feedback ? 256 : BA_CHUNK;
 }
 
+uint64_t ba_idle_tick_ns(uint64_t idle_ns) {
+  return idle_ns / TICKS_AN_IDLE_TIME < TICK_NS_MIN ? TICK_NS_MIN : idle_ns / TICKS_AN_IDLE_TIME;
+}
+
 static bool make_actor(ba_actor *actor, const ba_actor_spec *spec, const uint64_t secret[2]) {
   actor->spec = spec;
   actor->sample = BA_TICK_SAMPLE - 1;
@@ -116,8 +120,7 @@ static bool make_actor(ba_actor *actor, const ba_actor_spec *spec, const uint64_
                             .partition_keys_max = spec->partition_keys_max,
                             .secret = {secret[0], secret[1]}};
   if (spec->idle_ns) {
-    actor->tick_ns = spec->idle_ns / TICKS_AN_IDLE_TIME;
-    if (actor->tick_ns < TICK_NS_MIN) actor->tick_ns = TICK_NS_MIN;
+    actor->tick_ns = ba_idle_tick_ns(spec->idle_ns);
     config.idle_ticks = (uint32_t)((spec->idle_ns + actor->tick_ns - 1) / actor->tick_ns);
   }
   actor->store = ba_store_create(&config);
@@ -580,7 +583,9 @@ void ba_engine_actor_statistics(ba_engine *engine, uint32_t actor, ba_actor_stat
   memset(out, 0, sizeof *out);
   for (uint32_t s = 0; s < engine->shard_count; s++) {
     ba_actor *of = &engine->shards[s].actors[actor];
-    out->signals += ba_load_relaxed(&of->signals);
+    uint64_t signals = ba_load_relaxed(&of->signals);
+    out->signals += signals;
+    out->timed += signals - ba_load_relaxed(&of->imported);
     out->refused += ba_load_relaxed(&of->refused);
     out->ticks += ba_load_relaxed(&of->ticks);
     out->exceeded += ba_load_relaxed(&of->exceeded);

@@ -59,7 +59,7 @@ void ba_shard_read_published(ba_shard *shard, ba_shard_statistics *out) {
   }
 }
 
-static void count_keys(ba_shard *shard) {
+void ba_shard_count_keys(ba_shard *shard) {
   for (uint32_t a = 0; a < shard->engine->actor_count; a++) {
     ba_actor *actor = &shard->actors[a];
     uint64_t keys = 0;
@@ -89,6 +89,12 @@ static void begin_step(ba_shard *shard, uint64_t wall) {
       if (gone == EXPIRE_MAX) actor->expiring = true;
     }
   }
+}
+
+void ba_shard_beat(ba_shard *shard, uint64_t wall) {
+  begin_step(shard, wall);
+  ba_shard_count_keys(shard);
+  ba_shard_publish(shard);
 }
 
 /* Signals at signals[0..n), ordinals from `ordinal`, in batches. */
@@ -121,7 +127,7 @@ static void end_step(ba_shard *shard, uint64_t position) {
     ba_outputs_advance(s, shard->index, (ba_output_key){position, 0});
     ba_outputs_notify(s);
   }
-  if (shard->rounds++ % KEYS_EVERY == 0) count_keys(shard);
+  if (shard->rounds++ % KEYS_EVERY == 0) ba_shard_count_keys(shard);
   ba_shard_publish(shard);
 }
 
@@ -210,7 +216,7 @@ static uint64_t obey_pause(ba_shard *shard, standing *stand) {
   }
   uint64_t boundary = ba_load_relaxed(&engine->pause_position);
   if (shard->position != boundary) return boundary;
-  count_keys(shard);
+  ba_shard_count_keys(shard);
   ba_store_seq_cst(&shard->stands, generation); /* seq_cst: pairs with the load in all_stand */
   ba_wake(&engine->paused_news);
   ba_waiter waiter = ba_waiter_begin_picky(&engine->resumed_news, BA_WAIT_FOREVER);
@@ -218,7 +224,7 @@ static uint64_t obey_pause(ba_shard *shard, standing *stand) {
   }
   ba_waiter_end(&waiter);
   stand->generation = generation;
-  return anywhere;
+  return shard->position + UINT64_MAX / 2; /* an import may have moved it */
 }
 
 static bool something_to_do(ba_shard *shard, const standing *stand) {
@@ -231,7 +237,7 @@ static bool something_to_do(ba_shard *shard, const standing *stand) {
 static void idle(ba_shard *shard, const standing *stand) {
   ba_engine *engine = shard->engine;
   uint64_t begun = ba_ticks();
-  count_keys(shard);
+  ba_shard_count_keys(shard);
   ba_waiter waiter = ba_waiter_begin_picky(&engine->ring.news, BA_WAIT_FOREVER);
   while (!something_to_do(shard, stand) && ba_waiter_step(&waiter)) {
   }
@@ -259,7 +265,7 @@ void *ba_shard_main(void *argument) {
     /* Blocks are looked for before pauses: one that was claimed after a pause was set (both under the ring's lock) is
      * seen together with that pause, so no shard runs past the boundary where it has to stand still. */
     ahead seen = look_ahead(shard, UINT32_MAX);
-    uint64_t room = obey_pause(shard, &stand) - shard->position;
+    uint64_t limit = obey_pause(shard, &stand), room = limit - shard->position;
     if (seen.n > room) seen = look_ahead(shard, room);
     if (seen.n) {
       handle_ahead(shard, seen);

@@ -14,7 +14,6 @@ int ba_step_ring_init(ba_step_ring *ring, uint32_t capacity, uint32_t readers, u
   ring->bits = (unsigned)__builtin_ctz(capacity);
   ring->mask = capacity - 1;
   ring->readers = readers;
-  ring->tail = ring->head_seen = position;
   ba_wait_point_init(&ring->news, false, false);
   ba_wait_point_init(&ring->room, false, false);
   pthread_mutex_init(&ring->lock, NULL);
@@ -27,13 +26,19 @@ int ba_step_ring_init(ba_step_ring *ring, uint32_t capacity, uint32_t readers, u
     ba_step_ring_destroy(ring);
     return BA_NO_MEMORY;
   }
-  /* No slot carries the lap in which it is next written: the first lap is that of position or the one after it. */
-  for (uint64_t i = 0; i < capacity; i++) {
-    /* relaxed: no other thread has the ring yet; its creation orders this. */
-    ba_store_relaxed(&ring->marks[i], mark_of(ring, position - capacity, 0, false, false));
-  }
-  for (uint32_t r = 0; r < readers; r++) ba_store_relaxed(&ring->heads[r].position, position); /* relaxed: as above */
+  ba_step_ring_restart(ring, position);
   return BA_OK;
+}
+
+void ba_step_ring_restart(ba_step_ring *ring, uint64_t position) {
+  ring->tail = ring->head_seen = position;
+  /* No slot carries the lap in which it is next written: the first lap is that of position or the one after it. */
+  for (uint64_t i = 0; i <= ring->mask; i++) {
+    /* relaxed: senders come through the lock, readers through what lets them go on (or their creation). */
+    ba_store_relaxed(&ring->marks[i], mark_of(ring, position - ring->mask - 1, 0, false, false));
+  }
+  /* relaxed: as above. */
+  for (uint32_t r = 0; r < ring->readers; r++) ba_store_relaxed(&ring->heads[r].position, position);
 }
 
 void ba_step_ring_destroy(ba_step_ring *ring) {
@@ -69,6 +74,11 @@ static uint64_t wall_now(ba_step_ring *ring) {
   return (uint64_t)now.tv_sec * UINT64_C(1000000000) + (uint64_t)now.tv_nsec;
 }
 
+uint64_t ba_step_ring_wall(ba_step_ring *ring) {
+  const uint64_t now = wall_now(ring);
+  return now > ring->wall ? now : ring->wall;
+}
+
 /* Waits, without the lock, until there is room for n or the ring is closed; takes the lock. False: time is over. */
 static bool lock_with_room(ba_step_ring *ring, uint32_t n, uint64_t timeout_ns) {
   ba_waiter waiter = ba_waiter_begin_picky(&ring->room, timeout_ns);
@@ -102,10 +112,7 @@ void ba_step_ring_turn_away(ba_step_ring *ring, uint32_t n, enum ba_full full) {
 /* The step's place in the one order. Holds the lock; there is room. */
 static int admit(ba_step_ring *ring, uint32_t n, uint64_t *position, uint64_t *wall) {
   if (ring->closed) return BA_CLOSED;
-  if (ring->needs_wall) {
-    uint64_t now = wall_now(ring);
-    if (now > ring->wall) ring->wall = now;
-  }
+  if (ring->needs_wall) ring->wall = ba_step_ring_wall(ring);
   *position = ring->tail;
   *wall = ring->wall;
   ring->tail += n;

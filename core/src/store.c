@@ -296,6 +296,60 @@ uint32_t ba_store_expire(ba_store *store, unsigned partition, uint32_t tick, uin
   return n;
 }
 
+/* ---- All of a partition at once ---- */
+
+void ba_store_copy(const ba_store *store, unsigned partition, uint64_t *keys, uint8_t *states) {
+  const part_list *part = &store->parts[partition];
+  for (uint32_t i = 0; i < part->count; i += BLOCK) {
+    const uint32_t slot = slot_at(store, part, i), left = part->count - i, n = left < BLOCK ? left : BLOCK;
+    memcpy(keys + i, keys_of(store) + slot, n * sizeof *keys);
+    memcpy(states + (size_t)i * store->stride, state_of(store, slot), (size_t)n * store->stride);
+  }
+}
+
+/* The lists are walked side by side, because a step along one of them is a cache miss: many are under way at a time. */
+void ba_store_copy_touches(const ba_store *store, uint32_t *const orders[BA_PARTITIONS],
+                           uint32_t *const ticks[BA_PARTITIONS]) {
+  const idle_link *links = links_of(store);
+  const uint32_t *blocks = blocks_of(store);
+  unsigned walked[BA_PARTITIONS], n = 0;
+  uint32_t at[BA_PARTITIONS];
+  for (unsigned p = 0; p < BA_PARTITIONS; p++) {
+    at[p] = store->parts[p].head;
+    if (at[p] != NONE) walked[n++] = p;
+  }
+  for (uint32_t row = 0; n; row++) {
+    for (unsigned w = 0; w < n; w++) {
+      const unsigned p = walked[w];
+      const idle_link link = links[at[p]];
+      orders[p][row] = blocks[at[p] / BLOCK] * BLOCK + at[p] % BLOCK;
+      ticks[p][row] = link.last_tick;
+      at[p] = link.next;
+      if (link.next == NONE) walked[w--] = walked[--n];
+    }
+  }
+}
+
+int ba_store_fill(ba_store *store, unsigned partition, uint32_t n, const uint64_t *keys, const uint8_t *states,
+                  const uint32_t *order, const uint32_t *ticks) {
+  part_list *part = &store->parts[partition];
+  for (uint32_t i = 0; i < n; i++) {
+    if (have_room(store, part) != 0) return -1;
+    const uint32_t slot = slot_at(store, part, i);
+    if (ba_table_insert(&store->lines, &store->hash, &store->tables[partition], partition, keys[i], slot) != 0) {
+      return -1;
+    }
+    part->count++;
+    store->count++;
+    keys_of(store)[slot] = keys[i];
+    memcpy(state_of(store, slot), states + (size_t)i * store->stride, store->stride);
+  }
+  for (uint32_t i = 0; i < n && store->idle_ticks; i++) {
+    link_last(store, part, slot_at(store, part, order[i]), ticks[i]);
+  }
+  return 0;
+}
+
 /* ---- What there is ---- */
 
 uint32_t ba_store_count(const ba_store *store, unsigned partition) { return store->parts[partition].count; }

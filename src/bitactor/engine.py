@@ -26,8 +26,10 @@ from bitactor._core._engine import (
     OutputsFullError,
     SignalError,
 )
+from bitactor._core._state import _erase
 from bitactor.outputs import Dispatcher, Subscription
-from bitactor.signals import make_signals, value_types
+from bitactor.signals import SIGNAL_DTYPE, make_signals, value_types
+from bitactor.state import EngineState, read_state, write_state
 from bitactor.statistics import DeadLetter, Statistics, read_dead_letters, read_statistics
 from bitactor.tables import State, Table, read_table
 
@@ -56,7 +58,8 @@ class Engine(EngineCore):
     ring_signals: room between senders and shards, a power of two, 16,384 or more (default 32,768; 32 bytes each).
     full: what a full ring means: "wait" (default), "refuse" (send returns what was admitted) or "drop" (counted).
     frame_signals: most signals of one step, 1 to 8,192. Changes results only of apps whose actors feed each other.
-    clock: None for the real wall time, or a bitactor.testing.FakeClock.
+    clock: None for the real wall time, "records" for that of the records that `apply` is given, or a
+    bitactor.testing.FakeClock.
     secret: two u64 that place keys in tables; nothing observable depends on them; random by default.
 
     State, tables and outputs are the same, bit for bit, for any number of shards and any secret. Nothing is durable:
@@ -112,7 +115,7 @@ class Engine(EngineCore):
             raise ValueError(f"app {app.name!r} declares no kind: app.kind(name, number) declares one")
         chosen = (secrets.randbits(64), secrets.randbits(64)) if secret is None else secret
         self._open(kinds, actors, shards, ring, full, frame_signals, chosen, clock is not None, position)
-        if clock is not None:
+        if clock is not None and clock != "records":
             clock.attach(self)
         _open_engines.add(self)
 
@@ -168,6 +171,53 @@ class Engine(EngineCore):
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until everything sent before this call is handled. False: `timeout` seconds passed first."""
         return bool(self._flush(timeout))
+
+    def apply(self, signals: npt.NDArray[Any], wall_ns: int) -> None:
+        """Apply one record of a log: its signals in steps of 8,192 (the last may be shorter), all at wall_ns.
+
+        signals: one dimension, contiguous, of any signal dtype; value and aux are taken as the signal's kind declares
+        them. None: a heartbeat, which moves wall time by an empty step, so that what is idle for too long expires and
+        is seen no more. wall_ns: nanoseconds since the Unix epoch, never less than before.
+
+        Waits for room, not until the record is handled. The engine is made with clock="records" and full="wait". One
+        thread at a time, which alone sends. SignalError for a kind that is not declared or flags that are not zero,
+        as in send_batch: the steps before it are applied, so check a record before it is logged.
+        """
+        if signals.dtype is not SIGNAL_DTYPE:
+            value_types(signals.dtype)
+        if signals.ndim != 1 or not signals.flags.c_contiguous:
+            raise TypeError(f"apply takes one contiguous dimension; this array has shape {signals.shape}")
+        self._apply(signals, wall_ns)
+
+    # --- the whole state ---
+
+    def export_state(self) -> EngineState:
+        """Everything that the future depends on, copied at one step boundary behind all that was sent before this call.
+
+        Shards stand still while memory is copied (some ten milliseconds a million keys), not while buffers are made.
+        Any thread but a handler's; senders may go on meanwhile. Works after close, too.
+        """
+        return read_state(self, self._kinds, self._actors)
+
+    def import_state(self, state: EngineState) -> None:
+        """Fill this engine, which has taken no signal yet, with a state; it goes on as the exporting one would have.
+
+        States, dense order, expiry, outputs and counters continue bit for bit, with any number of shards and another
+        secret. StateError, before anything is touched: the state is damaged, or of another app (bitactor.migration).
+        RuntimeError: signals were sent already. MemoryError: the engine is closed then.
+        """
+        try:
+            write_state(self, self._kinds, self._actors, state)
+        except MemoryError:
+            self._close(True)
+            raise
+
+    def erase(self, key: int) -> int:
+        """Take a key out of every actor, at the step boundary behind all that was sent before: how many had it.
+
+        Where that boundary lies changes later results (dense order, key caps): log the erasure between two records.
+        """
+        return int(_erase(self, key))
 
     async def flush_async(self) -> None:
         """flush() for asyncio: waits in a thread of the loop's default executor, which is bounded."""

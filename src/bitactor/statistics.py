@@ -137,8 +137,10 @@ def read_statistics(engine: Any, kinds: "Sequence[Kind]", actors: "Sequence[Acto
     dropped["full"] += dropped_full
     of_actors = []
     for index, actor in enumerate(actors):
-        signals, turned_away, ticks, exceeded, raised, keys, key_bytes, histogram = engine._actor_statistics(index)
-        mean = ticks / signals if signals else 0.0
+        signals, timed, turned_away, ticks, exceeded, raised, keys, key_bytes, histogram = engine._actor_statistics(
+            index
+        )
+        mean = ticks / timed if timed else 0.0
         of_actors.append(
             ActorStatistics(
                 actor.name, signals, turned_away, raised, exceeded, keys, key_bytes, _ticks(histogram, mean)

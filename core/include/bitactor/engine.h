@@ -87,6 +87,9 @@ typedef struct ba_output {
 
 _Static_assert(sizeof(ba_output) == 48, "layout is frozen");
 
+/* Wall time is cut into ticks for expiry; length of one, for an actor whose keys are forgotten after idle_ns. Pure. */
+uint64_t ba_idle_tick_ns(uint64_t idle_ns);
+
 /* Result BA_OK, BA_NO_MEMORY or BA_BAD_CONFIG. Starts the shard threads. */
 int ba_engine_create(const ba_engine_config *config, ba_engine **out);
 
@@ -181,6 +184,7 @@ int ba_engine_statistics(ba_engine *engine, ba_statistics *total, ba_shard_stati
 typedef struct ba_actor_statistics {
   uint64_t signals;  /* given to the handler; those that it raised on among them */
   uint64_t refused;  /* not given to it: no instance, because of the key cap or for want of memory */
+  uint64_t timed;    /* of these, the ones that `ticks` and the histogram are about: not those of an imported state */
   uint64_t ticks;    /* spent in the handler */
   uint64_t exceeded; /* signals of calls whose mean ticks a signal were above the budget */
   uint64_t raised;

@@ -2,7 +2,7 @@
  * A shard: one worker, the partitions it owns, and what it needs to run their actors.
  *
  * Everything here but the published counters, the wave exchange and the barrier is touched by the shard's thread alone
- * (or, inline, by the thread that holds the engine's turn; or by the thread that holds a pause).
+ * (or, inline, by the thread that holds the engine's turn; or by the thread that holds a pause, see state.c).
  */
 #ifndef BITACTOR_SHARD_H
 #define BITACTOR_SHARD_H
@@ -33,7 +33,8 @@ typedef struct ba_actor {
   uint32_t tick;    /* of the step at hand */
   bool expiring;    /* due instances are left from the step before */
   bool emits;
-  uint32_t sample; /* signals until one is timed alone */
+  uint32_t sample;              /* signals until one is timed alone */
+  BA_ATOMIC(uint64_t) imported; /* of `signals`, what came with an imported state: not timed here */
   /* Written by the shard, read by ba_engine_actor_statistics; relaxed: counts that nothing else hangs on. */
   BA_ATOMIC(uint64_t) signals;
   BA_ATOMIC(uint64_t) refused;
@@ -191,6 +192,10 @@ void *ba_shard_main(void *shard);
 void ba_shard_step(ba_shard *shard, const ba_signal *signals, const uint8_t *parts, uint32_t n, bool uniform,
                    uint64_t wall);
 void ba_shard_publish(ba_shard *shard);
+/* An empty step: wall time moves and what is due expires. Between steps. */
+void ba_shard_beat(ba_shard *shard, uint64_t wall);
+/* Counts the keys for statistics. Between steps. */
+void ba_shard_count_keys(ba_shard *shard);
 void ba_shard_read_published(ba_shard *shard, ba_shard_statistics *out);
 void ba_shard_dead_letter(ba_shard *shard, const ba_batch *batch, uint32_t i, uint32_t actor, uint32_t error,
                           enum ba_drop drop);

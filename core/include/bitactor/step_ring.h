@@ -58,6 +58,10 @@ typedef struct ba_block {
 
 int ba_step_ring_init(ba_step_ring *ring, uint32_t capacity, uint32_t readers, uint64_t position);
 void ba_step_ring_destroy(ba_step_ring *ring);
+/* Goes on from another position. Holds `lock`; nothing is in the ring and every reader stands still. */
+void ba_step_ring_restart(ba_step_ring *ring, uint64_t position);
+/* Wall time of a step that would be admitted now. Holds `lock`. */
+uint64_t ba_step_ring_wall(ba_step_ring *ring);
 
 /* Claims n slots. Any thread; waits up to timeout_ns with BA_FULL_WAIT. BA_OK, BA_FULL (refused or dropped, counted),
  * BA_TIMEOUT, BA_CLOSED. */

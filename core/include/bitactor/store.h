@@ -13,7 +13,8 @@
  * refused does not depend on how far ba_store_expire has come.
  *
  * One thread at a time per store; nothing waits. States never move as the store grows.
- * Invariants: count of a partition <= partition_keys_max if that is not 0; 16 * blocks of a partition < count + 32;
+ * Invariants: count of a partition <= partition_keys_max if that is not 0, or what it was filled with if that is more;
+ * 16 * blocks of a partition < count + 32;
  * along the expiry list of a partition last_tick never decreases (modulo 2^32).
  */
 #ifndef BITACTOR_STORE_H
@@ -86,6 +87,25 @@ bool ba_store_due(const ba_store *store, uint32_t slot, uint32_t tick);
  * how many. Fewer than `max`: none is due any more. O(returned).
  */
 uint32_t ba_store_expire(ba_store *store, unsigned partition, uint32_t tick, uint32_t max);
+
+/* Copies the keys (count of them) and states (stride bytes each) of a partition, in dense order. */
+void ba_store_copy(const ba_store *store, unsigned partition, uint64_t *keys, uint8_t *states);
+
+/*
+ * Copies the expiry lists of a store with expiry, from the instance untouched for longest to the newest: orders[p][i]
+ * is the place in dense order of the i-th instance of partition p in its list, ticks[p][i] its last tick. Arrays of
+ * empty partitions are not looked at.
+ */
+void ba_store_copy_touches(const ba_store *store, uint32_t *const orders[BA_PARTITIONS],
+                           uint32_t *const ticks[BA_PARTITIONS]);
+
+/*
+ * Fills an empty partition with n instances in dense order, the key cap notwithstanding. order and ticks as
+ * ba_store_copy_touches gives them; unused without expiry. The caller has checked that the keys are of this partition
+ * and differ, and that order holds 0 to n - 1. 0: done. -1: no memory; the store is only good for ba_store_destroy.
+ */
+int ba_store_fill(ba_store *store, unsigned partition, uint32_t n, const uint64_t *keys, const uint8_t *states,
+                  const uint32_t *order, const uint32_t *ticks);
 
 /*
  * Bytes of memory in use besides the states of instances: tables, keys, lists, expiry links, the store itself, slots of

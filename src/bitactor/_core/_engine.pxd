@@ -128,6 +128,7 @@ cdef extern from "bitactor/engine.h" nogil:
     ctypedef struct ba_actor_statistics:
         uint64_t signals
         uint64_t refused
+        uint64_t timed
         uint64_t ticks
         uint64_t exceeded
         uint64_t raised
@@ -154,6 +155,14 @@ cdef extern from "bitactor/engine.h" nogil:
     bint ba_subscription_arm(ba_subscription *subscription)
     uint64_t ba_subscription_dropped(ba_subscription *subscription)
     void ba_unsubscribe(ba_subscription *subscription)
+
+
+cdef extern from "bitactor/state.h" nogil:
+    int ba_engine_apply(ba_engine *engine, const ba_signal *signals, uint64_t n, uint64_t wall_ns, uint64_t timeout_ns,
+                        uint64_t *done, uint32_t *bad)
+
+
+cdef int failed(int result, str what) except -1
 
 
 cdef struct KindEntry:
@@ -190,6 +199,7 @@ cdef class EngineCore:
     cdef KindEntry *entry_of(self, object kind) except NULL
     cdef uint64_t now(self) noexcept nogil
     cdef bint send_one(self, ba_signal *signal) except? False
+    cdef int move_wall(self, uint64_t wall_ns) except -1
 
 
 cdef class SubscriptionCore:

@@ -30,6 +30,7 @@ cdef extern from "Python.h":
 
 cdef enum:
     FRAMES_AT_ONCE = 32  # frames sent before a look for Python's signals
+    SMALL_SIGNALS = 1024  # so few go into the ring in less time than giving the GIL away and getting it back takes
 
 FRAME_SIGNALS_MAX = BA_FRAME_SIGNALS
 SHARDS_MAX = BA_SHARDS_MAX
@@ -419,6 +420,38 @@ cdef class EngineCore:
             PyBuffer_Release(&view)
         return accepted
 
+    def _apply(self, array, uint64_t wall_ns):
+        """Apply one record, a contiguous buffer of signals; an empty one moves wall time alone. See Engine.apply."""
+        cdef Py_buffer view
+        cdef Handle handle = self.handle
+        cdef const ba_signal *signals
+        cdef uint64_t n, done = 0
+        cdef uint32_t bad = 0
+        cdef int result = BA_TIMEOUT
+        handle.check()
+        if not self.manual_clock or self.full != BA_FULL_WAIT:
+            raise RuntimeError('apply needs an engine made with clock="records" and full="wait"')
+        if handle.waiter and handle.waiter == PyThread_get_thread_ident():
+            raise RuntimeError("apply inside a callback may wait for the callback itself: apply from another thread")
+        handle.give_up_pause()
+        self.move_wall(wall_ns)
+        PyObject_GetBuffer(array, &view, PyBUF_SIMPLE)
+        try:
+            signals = <const ba_signal *>view.buf
+            n = <uint64_t>view.len // sizeof(ba_signal)
+            if 0 < n <= SMALL_SIGNALS and not handle.inline_mode:  # never waits, so it may keep the GIL
+                result = ba_engine_apply(handle.engine, signals, n, wall_ns, 0, &done, &bad)
+            while result == BA_TIMEOUT:
+                with nogil:
+                    result = ba_engine_apply(handle.engine, signals, n, wall_ns, SLICE_NS, &done, &bad)
+                PyErr_CheckSignals()
+            if result != BA_OK and n == 0:
+                failed(result, "applying")
+            if result != BA_OK:
+                self._not_sent(result, signals[done + bad].kind, signals[done + bad].flags, done + bad, done)
+        finally:
+            PyBuffer_Release(&view)
+
     def _wrong_type(self, number, index, accepted):
         for i in range(self.entry_count):
             if self.entries[i].number == number:
@@ -547,10 +580,14 @@ cdef class EngineCore:
 
     def _set_wall(self, uint64_t wall_ns):
         self.handle.check()
+        self.move_wall(wall_ns)
+        ba_engine_set_wall(self.handle.engine, wall_ns)
+
+    cdef int move_wall(self, uint64_t wall_ns) except -1:
         if wall_ns < self.wall_ns:
             raise ValueError(f"the clock never goes back: it is at {self.wall_ns}, not {wall_ns}")
         self.wall_ns = wall_ns
-        ba_engine_set_wall(self.handle.engine, wall_ns)
+        return 0
 
     def _statistics(self):
         """((accepted, refused, dropped_full, position, steps, send_waits, shards), [one tuple a shard])."""
@@ -586,7 +623,7 @@ cdef class EngineCore:
         cdef uint32_t b
         self.handle.check()
         ba_engine_actor_statistics(self.handle.engine, actor, &s)
-        return (s.signals, s.refused, s.ticks, s.exceeded, s.raised, s.keys, s.key_bytes,
+        return (s.signals, s.timed, s.refused, s.ticks, s.exceeded, s.raised, s.keys, s.key_bytes,
                 [s.histogram[b] for b in range(BA_HISTOGRAM_BUCKETS)])
 
     def _kind_statistics(self, uint32_t kind_index):
