@@ -31,8 +31,8 @@ ba_ring_result ba_mpmc_create(const ba_ring_options *options, uint32_t producers
   }
   ba_store_relaxed(&r->claimed, options->start);
   ba_store_relaxed(&r->polled, options->start);
-  ba_wait_point_init(&r->items, false, false);
-  ba_wait_point_init(&r->space, false, false);
+  ba_wait_point_init(&r->items, false, true);
+  ba_wait_point_init(&r->space, false, true);
   *ring = r;
   return BA_RING_OK;
 }

@@ -111,24 +111,28 @@ ba_waiter ba_waiter_begin_picky(ba_wait_point *point, uint64_t timeout_ns) {
   return w;
 }
 
+/* At an asymmetric point: what wakers stored before they loaded `word` is visible to this thread from here on. */
+static void see_wakers(const ba_wait_point *point) {
+  /* Where the kernel once agreed to barriers it does not refuse them later; should it, a nap outlasts store buffers. */
+  if (point->asymmetric && !process_barrier()) nap(BA_NAP_NS_MIN);
+}
+
 /* Announces this thread: from here until depart, a waker will see it. */
 static void announce(ba_waiter *w) {
   /* seq_cst: the store of the waiter's side of the pair (wait.h); weaker and the try after it may be served first */
   w->key = ba_fetch_add_seq_cst(&w->point->word, 1) + 1;
   w->announced = true;
-  /*
-   * Where the kernel once agreed to barriers it does not refuse them later; should it, the nap in step keeps the thread
-   * from sleeping on a true condition for long.
-   */
-  if (w->point->asymmetric && !process_barrier()) nap(BA_NAP_NS_MIN);
+  see_wakers(w->point);
 }
 
-static void depart(ba_waiter *w) {
+/* True if others are still parked. */
+static bool depart(ba_waiter *w) {
   uint32_t word = ba_load_relaxed(&w->point->word); /* relaxed: the exchange below checks it */
   /* seq_cst: later than the loads of the wakers that saw `waking` and relied on this thread's next try */
   while (!ba_cas_weak_seq_cst(&w->point->word, &word, ((word - 1) & ~(uint32_t)BA_WAIT_WAKING) + BA_WAIT_EPOCH_ONE)) {
   }
   w->announced = false;
+  return (word & BA_WAIT_PARKED_MAX) > 1;
 }
 
 void ba_waiter_progress(ba_waiter *w) {
@@ -152,7 +156,7 @@ bool ba_waiter_step_slow(ba_waiter *w) {
       sleep_while(w, left);
     }
     w->parked = true;
-    depart(w);
+    if (depart(w)) see_wakers(w->point); /* a waker may have left the others to this thread: wait.h, `waking` */
     if (w->timeout_ns != BA_WAIT_FOREVER && ba_monotonic_ns() >= w->deadline_ns) w->last = true;
     return true;
   }

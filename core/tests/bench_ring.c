@@ -87,14 +87,14 @@ typedef struct job {
 } job;
 
 static void *spsc_produce(void *arg) {
-  job *j = arg;
+  const job j = *(const job *)arg; /* a copy: the original shares a cache line with what the consumer writes */
   pin(1);
   ba_spsc_producer p;
-  CHECK(ba_spsc_producer_open(j->spsc, &p) == BA_RING_OK, "open");
-  for (uint64_t s = 0; s < j->items;) {
+  CHECK(ba_spsc_producer_open(j.spsc, &p) == BA_RING_OK, "open");
+  for (uint64_t s = 0; s < j.items;) {
     ba_span span;
-    const uint64_t left = j->items - s;
-    const uint32_t n = left < j->batch ? (uint32_t)left : j->batch;
+    const uint64_t left = j.items - s;
+    const uint32_t n = left < j.batch ? (uint32_t)left : j.batch;
     CHECK(ba_spsc_wait_claim(&p, n, n, BA_WAIT_FOREVER, &span) == BA_RING_OK, "claim");
     span_fill(&span, s);
     ba_spsc_publish(&p, n);
@@ -104,14 +104,14 @@ static void *spsc_produce(void *arg) {
 }
 
 static void *mpmc_produce(void *arg) {
-  job *j = arg;
+  const job j = *(const job *)arg; /* a copy, as above */
   pin(1);
   ba_mpmc_producer p;
-  CHECK(ba_mpmc_producer_open(j->mpmc, &p) == BA_RING_OK, "open");
-  for (uint64_t s = 0; s < j->items;) {
+  CHECK(ba_mpmc_producer_open(j.mpmc, &p) == BA_RING_OK, "open");
+  for (uint64_t s = 0; s < j.items;) {
     ba_span span;
-    const uint64_t left = j->items - s;
-    CHECK(ba_mpmc_wait_claim(&p, 1, left < j->batch ? (uint32_t)left : j->batch, BA_WAIT_FOREVER, &span) == BA_RING_OK,
+    const uint64_t left = j.items - s;
+    CHECK(ba_mpmc_wait_claim(&p, 1, left < j.batch ? (uint32_t)left : j.batch, BA_WAIT_FOREVER, &span) == BA_RING_OK,
           "claim");
     span_fill(&span, s);
     ba_mpmc_publish(&p);

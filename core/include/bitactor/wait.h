@@ -27,16 +27,18 @@
  * that is about to sleep: the waker does a release store, a compiler barrier and a relaxed load; the waiter, after its
  * announcement, asks the kernel (membarrier, private expedited) to run a full barrier on every core that runs a thread
  * of this process. At that moment each waker either has not loaded `word` yet, and will see the announcement; or has,
- * and then its earlier store is visible to the waiter's last try. Only for points with one waiting thread (see
- * `waking`) whose wakers live in this process. ba_wait_can_be_asymmetric says whether the kernel offers it.
+ * and then its earlier store is visible to the waiter's last try. Only for points whose wakers live in this process.
+ * ba_wait_can_be_asymmetric says whether the kernel offers it.
  *
  * `word` = epoch << 17 | waking << 16 | parked, 0 <= parked <= BA_WAIT_PARKED_MAX. It is also the futex word.
  * - parked: threads between announcement and departure.
  * - waking: a waker has claimed the duty to wake one thread, and no thread has departed since. Other wakers then need
  *   not wake: the thread on its way tries after it departs (its departure is a seq_cst read-modify-write, later than
- *   their loads, so its try sees their stores). It is set only together with parked > 0. A waiter never sleeps while it
- *   is set. One thread is woken at a time, so a thread that succeeds after it was parked and sees that more can be had
- *   must call ba_wake in its turn (ba_waiter_was_parked tells); rings do.
+ *   their loads, so its try sees their stores; at an asymmetric point it asks for the barrier again in between, if
+ *   others are still parked: with nobody asleep a store that it does not see yet is nobody's lost wake-up). It is set
+ *   only together with parked > 0. A waiter never sleeps while it is set. One thread is woken at a time, so a thread
+ *   that succeeds after it was parked and sees that more can be had must call ba_wake in its turn
+ *   (ba_waiter_was_parked tells); rings do.
  * - epoch: changes with every wake and every departure, so that a waiter that read `word` before does not fall asleep
  *   after.
  * A thread that needs more than the condition at hand (a whole batch of room) may not take another's only wake-up:
@@ -143,19 +145,33 @@ static inline uint32_t ba_was_parked(ba_wait_point *point) {
   return ba_load_relaxed(&point->word) & BA_WAIT_PARKED_MAX; /* relaxed: a figure for people */
 }
 
+/* ba_wake at an asymmetric point, after a release store of the condition. */
+static inline void ba_wake_after_release(ba_wait_point *point) {
+  ba_compiler_barrier(); /* the store stays before the load in the program; the waiter's membarrier does the rest */
+  const uint32_t word = ba_load_relaxed(&point->word); /* relaxed: see "asymmetric" above */
+  if ((word & BA_WAIT_PARKED_MAX) != 0 && (word & BA_WAIT_WAKING) == 0) ba_wake_slow(point);
+}
+
 /*
- * Stores a free-running counter that a waiter's try loads, then wakes; the store and the wake of one point in one.
- * The store has release order at least: what the caller wrote before is visible to who loads the new value.
+ * Stores what a waiter's try loads (a free-running counter, a slot's mark), then wakes: the store and the wake of one
+ * point in one. The store has release order at least: what the caller wrote before is visible to who loads the value.
  */
 static inline void ba_store_and_wake(BA_ATOMIC(uint64_t) *counter, uint64_t value, ba_wait_point *point) {
   if (point->asymmetric) {
     ba_store_release(counter, value); /* release: the items below are visible to the acquire load of the other side */
-    ba_compiler_barrier();            /* the store stays before the load in the program; the waiter's membarrier does
-                                         the rest on the machine */
-    const uint32_t word = ba_load_relaxed(&point->word); /* relaxed: see "asymmetric" above */
-    if ((word & BA_WAIT_PARKED_MAX) != 0 && (word & BA_WAIT_WAKING) == 0) ba_wake_slow(point);
+    ba_wake_after_release(point);
   } else {
     ba_store_seq_cst(counter, value); /* seq_cst: the store of the pair above, and release for the items */
+    ba_wake(point);
+  }
+}
+
+static inline void ba_store_mark_and_wake(BA_ATOMIC(uint32_t) *mark, uint32_t value, ba_wait_point *point) {
+  if (point->asymmetric) {
+    ba_store_release(mark, value); /* release: the slot's content is visible to the acquire load of who scans it */
+    ba_wake_after_release(point);
+  } else {
+    ba_store_seq_cst(mark, value); /* seq_cst: the store of the pair above, and release for the slot */
     ba_wake(point);
   }
 }
