@@ -3,6 +3,7 @@
 import ctypes
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -102,6 +103,29 @@ class Actor:
         return f"<Actor {self.name!r} of {', '.join(kind.name for kind in self.kinds)}>"
 
 
+Fields = dict[str, tuple[str, int | None]]  # of a state: name -> type and count, None for a scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """How states of an actor that had other fields become its states now; made by App.migration."""
+
+    name: str
+    actor: str
+    from_fields: Fields
+    function: Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class KindMigration:
+    """That a kind had other types, and that its states may be kept all the same; made by App.kind_migration."""
+
+    name: str
+    kind: str
+    value: str
+    aux: str
+
+
 class App:
     """Kinds of signals and the actors that handle them. Declared once, at import; not while an engine is made of it.
 
@@ -114,6 +138,8 @@ class App:
         self.name = name
         self._kinds: dict[str, Kind] = {}
         self._actors: dict[str, Actor] = {}
+        self._migrations: list[Migration] = []
+        self._kind_migrations: list[KindMigration] = []
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -210,6 +236,58 @@ class App:
             )
         )  # fmt: skip
 
+    # --- from an older version of the app to this one: bitactor.migration.migrate uses them ---
+
+    @property
+    def migrations(self) -> tuple[Migration, ...]:
+        """Declared migrations of states, in order."""
+        return tuple(self._migrations)
+
+    @property
+    def kind_migrations(self) -> tuple[KindMigration, ...]:
+        """Declared migrations of kinds, in order."""
+        return tuple(self._kind_migrations)
+
+    def migration(
+        self, actor: Actor, *, name: str, from_fields: Mapping[str, Any]
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Declare how states with other fields become states of this actor, when a field's type or shape changed.
+
+        from_fields: the state as it was declared then. The decorated function takes two structured NumPy arrays of n
+        states, `old` (to be read) and `new`, and fills in `new`: there every field has its default, or what the field
+        of the same name, type and shape had. It runs once, when a state of such fields is first taken in; fields that
+        are only added or removed need no migration.
+        """
+        if self._actors.get(getattr(actor, "name", "")) is not actor:
+            raise ValueError(f"migration {name!r}: {actor!r} is not an actor of app {self.name!r}")
+        fields = _fields(make_layout(actor.name, from_fields))
+        if fields == _fields(actor.layout):
+            raise ValueError(
+                f"migration {name!r}: from_fields are the fields that {actor.name!r} has now, so nothing would tell "
+                "old states from new ones: give a field that changes its meaning another name"
+            )
+        for other in self._migrations:
+            if name == other.name or (other.actor == actor.name and other.from_fields == fields):
+                raise ValueError(f"migration {name!r}: {other.name!r} has that name, or the same actor and from_fields")
+
+        def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+            self._migrations.append(Migration(name, actor.name, fields, function))
+            return function
+
+        return declare
+
+    def kind_migration(self, kind: Kind, *, name: str, value: str, aux: str) -> None:
+        """Declare that a kind had these types for value and aux, and that states made of it then are good now.
+
+        Where they are not, migrate the states of its actors too.
+        """
+        if self._kinds.get(getattr(kind, "name", "")) is not kind:
+            raise ValueError(f"migration {name!r}: {kind!r} is not a kind of app {self.name!r}")
+        make_kind(kind.name, kind.number, value, aux)
+        if (value, aux) == (kind.value, kind.aux):
+            raise ValueError(f"migration {name!r}: kind {kind.name!r} has these types now: give those it had before")
+        self._kind_migrations.append(KindMigration(name, kind.name, value, aux))
+
     def _handled(self, actor: str, kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
         if not kinds:
             raise ValueError(f"actor {actor!r} handles no kind: @app.actor(kind, state=...)")
@@ -236,6 +314,10 @@ class App:
 
     def __repr__(self) -> str:
         return f"<App {self.name!r}: {len(self._kinds)} kinds, {len(self._actors)} actors>"
+
+
+def _fields(layout: StateLayout) -> Fields:
+    return {field.name: (field.type, field.count) for field in layout.fields}
 
 
 def _address(name: str, function: Any) -> int:
