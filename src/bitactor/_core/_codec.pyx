@@ -126,11 +126,15 @@ def frame_decode(data, bytes kinds, out):
 
 
 def crc32c(data, uint32_t crc=0):
-    """CRC-32C of a buffer, going on from `crc`."""
+    """CRC-32C of a buffer, going on from `crc`. Other threads run meanwhile when it is long."""
     cdef Py_buffer view
     PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
     try:
-        return ba_crc32c(crc, view.buf, <size_t>view.len)
+        if view.len <= 65536:
+            return ba_crc32c(crc, view.buf, <size_t>view.len)
+        with nogil:
+            crc = ba_crc32c(crc, view.buf, <size_t>view.len)
+        return crc
     finally:
         PyBuffer_Release(&view)
 

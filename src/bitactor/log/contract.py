@@ -1,7 +1,7 @@
 """What every log does: ordered records that survive what its durability says, and the errors it raises.
 
-One thread, the writer, calls append, tidy and close; any thread calls the rest. Records are dense: the sequence of a
-record is that of the one before plus 1; position counts the signals before it; wall_ns never decreases.
+One thread, the writer, calls append, tidy, sync and close; any thread calls the rest. Records are dense: the sequence
+of a record is that of the one before plus 1; position counts the signals before it; wall_ns never decreases.
 
     first.sequence <= end.sequence;  a record s is kept  iff  first.sequence <= s < end.sequence
 """
@@ -153,6 +153,13 @@ class Log(Protocol):
         """Do one short piece of upkeep that is due, if any: True when there is more. For the writer's idle moments.
 
         Nothing is lost without it: append does what is overdue.
+        """
+        ...
+
+    def sync(self) -> None:
+        """Make what was appended so far survive power loss, whatever the durability. The writer's thread; may wait.
+
+        Called before a snapshot is taken, so that no snapshot is ahead of its log. FatalLogError.
         """
         ...
 

@@ -1,36 +1,11 @@
-"""The data directory: made durably, and had by one process at a time. Any thread."""
+"""The data directory, had by one process at a time. Any thread."""
 
-import contextlib
 import fcntl
 import os
 import socket
 from pathlib import Path
 
 from bitactor.log.contract import LogLockedError
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable. OSError when the disk refuses."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def make_directory(path: Path) -> None:
-    """Make a directory and its missing parents, each durable in its own parent; for its owner alone (0700)."""
-    missing = []
-    at = path.absolute()
-    while not at.exists():
-        missing.append(at)
-        at = at.parent
-    for each in reversed(missing):
-        with contextlib.suppress(FileExistsError):
-            each.mkdir(0o700)
-        sync_directory(each.parent)
-    if not path.is_dir():
-        raise NotADirectoryError(f"{path} is not a directory: name one, or a path where one can be made")
 
 
 class DirectoryLock:

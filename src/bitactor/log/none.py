@@ -51,6 +51,9 @@ class NoneLog:
         """Nothing to do."""
         return False
 
+    def sync(self) -> None:
+        """Nothing to do."""
+
     def size(self) -> int:
         """0."""
         return 0

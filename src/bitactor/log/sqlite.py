@@ -1,7 +1,7 @@
 """The embedded log: one SQLite file in WAL mode, written and checkpointed by one connection (docs/log.md).
 
-The writer's thread calls append, tidy, release_free and close; any thread calls the rest. Readers have connections of
-their own, read-only, and hold a read transaction for a few records only, so the WAL can always start over.
+The writer's thread calls append, tidy, sync, release_free and close; any thread calls the rest. Readers have
+connections of their own, read-only, and hold a read transaction for a few records only, so the WAL can start over.
 
     first <= floor of truncation;  meta.first = first;  meta.kept <= end.sequence  (see database.py)
     bytes in the WAL < 2 * checkpoint_bytes + one record, whether or not tidy is called
@@ -29,7 +29,8 @@ from bitactor.log.contract import (
     LogFullError,
     RemovedError,
 )
-from bitactor.log.directory import DirectoryLock, make_directory, sync_directory
+from bitactor.log.directory import DirectoryLock
+from bitactor.log.disk import DISK, make_directories
 from bitactor.log.durations import SecondsCounter
 
 FILE: Final = "log.sqlite"
@@ -76,7 +77,7 @@ class SqliteLog:
         if size_bytes_max is not None and size_bytes_max < SIZE_BYTES_MIN:
             raise ValueError(f"log.size_max_bytes is {size_bytes_max}: {SIZE_BYTES_MIN} at least")
         directory = Path(directory)
-        make_directory(directory)
+        make_directories(directory)
         lock = DirectoryLock(directory)
         try:
             return cls(lock, directory / FILE, durability, size_bytes_max, checkpoint_bytes, vfs)
@@ -105,7 +106,7 @@ class SqliteLog:
         self._records = self._bytes = self._refused = self._truncated = self._checkpoints = 0
         self._append_seconds, self._sync_seconds = SecondsCounter(), SecondsCounter()
         self._checkpoint_seconds = SecondsCounter()
-        synchronous, self._durability = _SYNCHRONOUS[durability]
+        self._synchronous, self._durability = _SYNCHRONOUS[durability]
         with database.explained(path):
             self._connection = database.connect(path, vfs)
         try:
@@ -114,8 +115,8 @@ class SqliteLog:
                 # Makes durable what SQLite found in the WAL: a killed process may have written it without syncing it,
                 # and after a failed sync the page cache shows what the disk does not have. Pages are written anew.
                 self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-                sync_directory(path.parent)
-                self._connection.pragma("synchronous", synchronous)
+                DISK.sync_directory(path.parent)
+                self._connection.pragma("synchronous", self._synchronous)
                 self._size = database.used_bytes(self._connection)
         except BaseException:
             database.abandon(self._connection)
@@ -194,6 +195,18 @@ class SqliteLog:
         elif self._first.sequence < self._removable():
             self._truncate()
         return self._wal_bytes >= self._checkpoint_bytes or self._first.sequence < self._removable()
+
+    def sync(self) -> None:
+        """Sync the WAL and the file, when appends do not do it; see Log.sync."""
+        self._refuse_if_unusable()
+        if self._durability == Durability.DISK:
+            return
+        try:
+            self._connection.pragma("synchronous", "FULL")
+            self._checkpoint()
+            self._connection.pragma("synchronous", self._synchronous)
+        except apsw.Error as error:
+            self._fail("syncing", error)
 
     def truncate_before(self, sequence: int) -> None:
         """Allow the records before `sequence` to go; tidy removes them, and append when the log is full."""
