@@ -259,6 +259,50 @@ static void report_latency(const char *name, uint64_t *samples, uint64_t n, doub
 
 enum { SAMPLES = 200000 };
 
+/*
+ * The floor: two threads that pass bare counters, one cache line each way, and nothing else. No hand-over through
+ * memory is faster than this on the machine at hand.
+ */
+typedef struct bare_lines {
+  _Alignas(BA_RING_APART) BA_ATOMIC(uint64_t) there;
+  _Alignas(BA_RING_APART) BA_ATOMIC(uint64_t) back;
+  _Alignas(BA_RING_APART) uint64_t arrived[SAMPLES]; /* by the echo, read after it ended */
+} bare_lines;
+
+static void bare_await(BA_ATOMIC(uint64_t) *line, uint64_t value) {
+  while (ba_load_acquire(line) != value) ba_pause(); /* acquire: as a ring's load of a counter */
+}
+
+static void *bare_echo(void *arg) {
+  bare_lines *lines = arg;
+  pin(1);
+  for (uint64_t i = 0; i < SAMPLES; i++) {
+    bare_await(&lines->there, i + 1);
+    lines->arrived[i] = ticks();
+    ba_store_release(&lines->back, i + 1); /* release: as a ring's store of a counter */
+  }
+  return NULL;
+}
+
+static void bare_latency(void) {
+  if (!wanted("latency_bare_one_way") && !wanted("latency_bare_round_trip")) return;
+  const double scale = ns_per_tick();
+  static bare_lines lines;
+  static uint64_t samples[SAMPLES];
+  pthread_t t;
+  pthread_create(&t, NULL, bare_echo, &lines);
+  for (uint64_t i = 0; i < SAMPLES; i++) {
+    const uint64_t begin = ticks();
+    ba_store_release(&lines.there, i + 1); /* release: as above */
+    bare_await(&lines.back, i + 1);
+    samples[i] = ticks() - begin;
+    lines.arrived[i] -= begin;
+  }
+  pthread_join(t, NULL);
+  report_latency("latency_bare_one_way", lines.arrived, SAMPLES, scale);
+  report_latency("latency_bare_round_trip", samples, SAMPLES, scale);
+}
+
 typedef struct pair {
   ba_spsc_ring *there, *back;
 } pair;
@@ -273,8 +317,7 @@ static void *echo(void *arg) {
         "open");
   ba_span in = {0}, out = {0};
   for (uint64_t i = 0; i < SAMPLES; i++) {
-    while (ba_spsc_try_poll(&c, 1, 1, &in) != BA_RING_OK) {
-    }
+    while (ba_spsc_try_poll(&c, 1, 1, &in) != BA_RING_OK) ba_pause();
     const item it = *(const item *)in.first;
     ba_spsc_release(&c, 1);
     CHECK(ba_spsc_try_claim(&p, 1, 1, &out) == BA_RING_OK && out.first, "room");
@@ -294,8 +337,7 @@ static void *arrive(void *arg) {
         "open");
   ba_span in = {0}, out = {0};
   for (uint64_t i = 0; i < SAMPLES; i++) {
-    while (ba_spsc_try_poll(&c, 1, 1, &in) != BA_RING_OK) {
-    }
+    while (ba_spsc_try_poll(&c, 1, 1, &in) != BA_RING_OK) ba_pause();
     item it = *(const item *)in.first;
     it.check = ticks() - it.stamp;
     ba_spsc_release(&c, 1);
@@ -326,8 +368,7 @@ static void latency(const char *name, bool round_trip) {
     CHECK(ba_spsc_try_claim(&p, 1, 1, &out) == BA_RING_OK && out.first, "room");
     *(item *)out.first = (item){.sequence = i, .stamp = ticks()};
     ba_spsc_publish(&p, 1);
-    while (ba_spsc_try_poll(&c, 1, 1, &in) != BA_RING_OK) {
-    }
+    while (ba_spsc_try_poll(&c, 1, 1, &in) != BA_RING_OK) ba_pause();
     const item it = *(const item *)in.first;
     ba_spsc_release(&c, 1);
     CHECK(it.sequence == i, "order");
@@ -443,6 +484,7 @@ int main(int argc, char **argv) {
   hand_over("mpmc_batch", run_mpmc, 1024, 8192);
   hand_over("mpmc_single", run_mpmc, 1, 8192);
   hand_over("two_processes_batch", run_shm, 1024, 8192);
+  bare_latency();
   latency("latency_one_way", false);
   latency("latency_round_trip", true);
   return 0;

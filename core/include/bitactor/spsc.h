@@ -157,6 +157,9 @@ static inline ba_ring_result ba_spsc_look_for_items(ba_spsc_consumer *c, uint32_
   const uint64_t items = c->items_until - c->next;
   if (items > c->mask + 1) return BA_RING_CORRUPT;
   if (items >= least) return BA_RING_OK;
+  /* Who looks again and again has the next slot's line on its way together with the counter's: one transfer between
+   * cores from publish to content, not two. */
+  __builtin_prefetch(c->slots + (c->next & c->mask) * c->item_bytes);
   if (!ended) return BA_RING_EMPTY;
   return items == 0 ? BA_RING_CLOSED : BA_RING_OK; /* the end gives what is left, even if it is less than least */
 }
