@@ -55,6 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runtime": _RUNTIME,
     "admin": {*_RUNTIME, "runtime"},
     "cli": {*_RUNTIME, "runtime", "admin", "client"},
+    "__main__": {"cli"},
     "validation": {"client", "testing"},
 }
 
@@ -185,7 +186,7 @@ def import_edges(path: str, text: str) -> Iterator[Finding]:
     if here == "__init__":
         return
     if here not in MAY_IMPORT:
-        yield 1, f"module {here!r} has no place in MAY_IMPORTof tools/house.py"
+        yield 1, f"module {here!r} has no place in MAY_IMPORT of tools/house.py"
         return
     text = re.sub(
         r"^if TYPE_CHECKING:\n(?:(?:[ \t].*)?\n)+", lambda m: "\n" * m[0].count("\n"), text, flags=re.MULTILINE

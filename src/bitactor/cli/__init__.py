@@ -1,6 +1,40 @@
-"""The command line: one file for each verb."""
+"""The command line: one file for each verb, loaded when the verb is used.
+
+To add a verb, add a row to VERBS and its file to meson.build. The module has either a function `run` with Typer's
+annotations, or `verbs`, a typer.Typer, when the verb has verbs of its own (`bitactor log verify`). What goes wrong is
+raised: `bitactor.cli.run.Failed("what, where, what to do")`, or any exception that BitActor defines; `run.main` makes
+one line and an exit code of it:
+
+    0  done        1  what was asked for did not work       2  wrong arguments or configuration
+    70 a defect in BitActor                                 130 interrupted
+"""
+
+from typing import Final, NamedTuple
+
+
+class Verb(NamedTuple):
+    """module: where it is. help: its line in `bitactor --help`. panel: the heading under which it stands there."""
+
+    module: str
+    help: str
+    panel: str = "Service"
+
+
+VERBS: Final[dict[str, Verb]] = {
+    "config": Verb("bitactor.cli.config", "Show or check the settings and where each comes from.", "Setup"),
+    "version": Verb("bitactor.cli.version", "Print the versions of BitActor and of what it stands on.", "Setup"),
+}
 
 
 def main() -> None:
-    """Run the command line; the process's arguments are its own."""
-    raise SystemExit("bitactor: the command line is not built yet")
+    """Run the command line; the process's arguments are its own. Exits."""
+    import sys
+
+    try:
+        import typer  # noqa: F401
+    except ModuleNotFoundError:
+        print("bitactor: the command line needs more packages: pip install 'bitactor[service]'", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    from bitactor.cli.run import main as run_main
+
+    sys.exit(run_main(sys.argv[1:]))

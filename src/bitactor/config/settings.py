@@ -1,0 +1,281 @@
+"""What there is to set: one model for each section, with units last in the names, limits, and a line of help each.
+
+Immutable; any thread. Making one checks types, ranges and what values say about each other; files are looked at by
+`check_files`, which `bitactor.config.load` calls. docs/configuration.md is made from these models.
+"""
+
+import ipaddress
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+
+from bitactor.config.units import seconds, size_bytes
+
+Bytes = Annotated[int, BeforeValidator(size_bytes)]
+Seconds = Annotated[float, BeforeValidator(seconds), Field(allow_inf_nan=False)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+FRAME_SIGNALS_MAX: Final = 8192
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, use_attribute_docstrings=True)
+
+
+class Ingest(_Section):
+    """Where producers and readers connect."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; "0.0.0.0" or "::" for all."""
+    port: Port = 9090
+    """Port to listen on; 0 lets the system choose one."""
+    plain_text_on_loopback: bool = False
+    """Speak without TLS. Only with a loopback host, for tests and benchmarks."""
+
+
+class Tls(_Section):
+    """Certificates of the ingest port, PEM files. Without any, on loopback, development ones are made in data_dir."""
+
+    cert_file: Path | None = None
+    """The server's certificate chain."""
+    key_file: Path | None = None
+    """Its private key, not encrypted, readable by this user only."""
+    client_ca_file: Path | None = None
+    """The CA of client certificates; with it a client may prove who it is by certificate instead of a token."""
+
+
+class Auth(_Section):
+    """Who may do what."""
+
+    file: Path | None = None
+    """TOML file of identities. Without it, on loopback, a development token is made in data_dir."""
+
+
+class Log(_Section):
+    """The log of everything that was accepted."""
+
+    kind: Literal["sqlite", "none"] = "sqlite"
+    """sqlite: durable in data_dir. none: nothing survives the process."""
+    durability: Literal["full", "normal", "off"] = "full"
+    """When a signal is acknowledged. full: on the disk. normal: a power loss may undo the last. off: any crash of
+    the machine may."""
+    size_bytes_max: Annotated[Bytes, Field(ge=1 << 20)] = 10 << 30
+    """What the log may take on the disk; when full, signals are refused until snapshots made room."""
+
+
+class Snapshot(_Section):
+    """Snapshots of all state, from which recovery begins and up to which the log may be removed."""
+
+    every_s: Annotated[Seconds, Field(gt=0)] = 300.0
+    """Time between snapshots."""
+    every_signals: Annotated[int, Field(ge=1)] = 50_000_000
+    """Signals after which one is taken earlier."""
+    keep: Annotated[int, Field(ge=1, le=1000)] = 2
+    """How many are kept; recovery falls back to an older one when the newest is damaged."""
+
+
+class Engine(_Section):
+    """How the engine runs. What changes results (expiry, key cap) belongs to the app."""
+
+    shards: Annotated[int, Field(ge=0, le=64)] | None = None
+    """Worker threads; 0 runs actors on the writer's thread. Default: one less than the cores, at least 1."""
+    ring_signals: Annotated[int, Field(ge=FRAME_SIGNALS_MAX, le=1 << 26)] = 65536
+    """Signals that wait between log and shards: a power of two."""
+
+    @model_validator(mode="after")
+    def _power_of_two(self) -> Self:
+        if self.ring_signals & (self.ring_signals - 1):
+            below = 1 << (self.ring_signals.bit_length() - 1)
+            raise ValueError(f"ring_signals is a power of two, such as {below} or {2 * below}")
+        return self
+
+
+class Limits(_Section):
+    """What one peer, and all together, may use."""
+
+    connections_max: Annotated[int, Field(ge=1)] = 1024
+    """Connections to the ingest port."""
+    connections_per_peer_max: Annotated[int, Field(ge=1)] = 256
+    """Connections from one address."""
+    handshake_s: Annotated[Seconds, Field(gt=0)] = 10.0
+    """Time for TLS handshake and hello."""
+    idle_s: Annotated[Seconds, Field(gt=0)] = 120.0
+    """Time without any message after which a connection is closed."""
+    frame_s: Annotated[Seconds, Field(gt=0)] = 30.0
+    """Time from the first byte of a message to its last."""
+    window_signals: Annotated[int, Field(ge=FRAME_SIGNALS_MAX)] = 1_048_576
+    """Signals that a producer may have sent beyond its last acknowledgement."""
+    rate_signals_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """Signals a second from one address; 0 for no limit."""
+    output_bytes_max: Annotated[Bytes, Field(ge=1 << 16)] = 4 << 20
+    """Bytes that wait for one peer that reads slowly."""
+    producers_max: Annotated[int, Field(ge=1)] = 65536
+    """Producers that are remembered; more are refused."""
+    names_max: Annotated[int, Field(ge=1)] = 1_000_000
+    """Names of text keys that are remembered; more are refused."""
+    heartbeat_s: Annotated[Seconds, Field(gt=0)] = 1.0
+    """Time after which a log without signals gets an empty record, so that wall time goes on."""
+
+
+class Outputs(_Section):
+    """What actors emitted to the outside."""
+
+    window: Annotated[int, Field(ge=1)] = 262_144
+    """Recent outputs that are kept in memory for readers that come late."""
+
+
+class Admin(_Section):
+    """HTTP: health, metrics, queries, dashboard."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Port = 8080
+    """Port to listen on; 0 lets the system choose one."""
+    token_file: Path | None = None
+    """File with the token that requests must carry. Needed unless the host is loopback."""
+
+
+class Telemetry(_Section):
+    """Traces, sent to an OpenTelemetry collector."""
+
+    otlp_endpoint: str | None = None
+    """URL of a collector's OTLP/HTTP port, such as http://localhost:4318; without it nothing is traced."""
+    otlp_headers: SecretStr | None = None
+    """Headers for the collector, "name=value,name=value"."""
+    sample_ratio: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """Share of the frames traced that come without a trace of their own."""
+
+    @model_validator(mode="after")
+    def _is_a_url(self) -> Self:
+        if self.otlp_endpoint is not None and not self.otlp_endpoint.startswith(("http://", "https://")):
+            raise ValueError("otlp_endpoint begins with http:// or https://")
+        return self
+
+
+class Logging(_Section):
+    """What the process writes to standard error about itself."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is written."""
+    format: Literal["json", "text"] | None = None
+    """json: an object a line. text: for people. Default: text at a terminal, else json."""
+
+
+class Shutdown(_Section):
+    """The end."""
+
+    grace_s: Annotated[Seconds, Field(gt=0)] = 30.0
+    """Time to drain, acknowledge and snapshot after SIGTERM."""
+
+
+class Settings(BaseModel):
+    """All settings of a service."""
+
+    model_config = _Section.model_config
+
+    app: str | None = None
+    """The app: a Python file, or a file and the name in it: market.py:app."""
+    data_dir: Path = Path("bitactor-data")
+    """Directory of log and snapshots; made if absent. One process at a time."""
+    ingest: Ingest = Ingest()
+    tls: Tls = Tls()
+    auth: Auth = Auth()
+    log: Log = Log()
+    snapshot: Snapshot = Snapshot()
+    engine: Engine = Engine()
+    limits: Limits = Limits()
+    outputs: Outputs = Outputs()
+    admin: Admin = Admin()
+    telemetry: Telemetry = Telemetry()
+    logging: Logging = Logging()
+    shutdown: Shutdown = Shutdown()
+
+    # Dotted name -> where its value came from, as `load` found it.
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        problems = list(_disagreements(self))
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address. Names other than localhost count as reachable from outside."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def leaves(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Each setting: dotted name, pydantic's field, help."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from leaves(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field, " ".join((field.description or "").split())
+
+
+def is_secret(field: Any) -> bool:
+    """Whether a value of this field must not be shown; such a setting may be given as NAME_file too."""
+    return "SecretStr" in str(field.annotation)
+
+
+def _disagreements(settings: Settings) -> Iterator[str]:
+    """What values say against each other, each beginning with the setting to change."""
+    outside = not is_loopback(settings.ingest.host)
+    tls = settings.tls
+    if settings.ingest.plain_text_on_loopback and outside:
+        yield f"ingest.plain_text_on_loopback: {settings.ingest.host} is not loopback; without TLS anyone could read"
+    if settings.ingest.plain_text_on_loopback and (tls.cert_file or tls.key_file):
+        yield "ingest.plain_text_on_loopback: tls.cert_file and tls.key_file ask for TLS; choose one"
+    if (tls.cert_file is None) != (tls.key_file is None):
+        given, missing = ("cert", "key") if tls.cert_file else ("key", "cert")
+        yield f"tls.{missing}_file: needed, because tls.{given}_file is given"
+    if outside and tls.cert_file is None and not settings.ingest.plain_text_on_loopback:
+        yield (
+            f"tls.cert_file: needed to listen on {settings.ingest.host}; "
+            "development certificates are for loopback only (`bitactor certs` makes a CA and certificates)"
+        )
+    if outside and settings.auth.file is None:
+        yield f"auth.file: needed to listen on {settings.ingest.host}; the development token is for loopback only"
+    if not is_loopback(settings.admin.host) and settings.admin.token_file is None:
+        yield f"admin.token_file: needed to listen on {settings.admin.host}"
+    if settings.limits.connections_per_peer_max > settings.limits.connections_max:
+        yield (
+            f"limits.connections_per_peer_max: {settings.limits.connections_per_peer_max} is more than "
+            f"limits.connections_max, {settings.limits.connections_max}"
+        )
+
+
+def check_files(settings: Settings) -> Iterator[str]:
+    """What is wrong with the files that are named, each beginning with the setting that names it."""
+    named = {
+        "tls.cert_file": settings.tls.cert_file,
+        "tls.key_file": settings.tls.key_file,
+        "tls.client_ca_file": settings.tls.client_ca_file,
+        "auth.file": settings.auth.file,
+        "admin.token_file": settings.admin.token_file,
+    }
+    for name, file in named.items():
+        if file is None:
+            continue
+        try:
+            with file.open("rb") as opened:
+                mode = os.fstat(opened.fileno()).st_mode
+        except OSError as error:
+            yield f"{name}: {file}: {error.strerror or error}"
+            continue
+        if name in {"tls.key_file", "admin.token_file"} and mode & (stat.S_IROTH | stat.S_IWOTH):
+            yield f"{name}: {file} can be read or written by everyone on this machine: chmod 600 {file}"
+    data = settings.data_dir
+    if data.exists() and not data.is_dir():
+        yield f"data_dir: {data} is not a directory"
+    elif data.is_dir() and not os.access(data, os.W_OK | os.X_OK):
+        yield f"data_dir: {data} is not writable for user {os.geteuid()}"
