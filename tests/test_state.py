@@ -7,13 +7,16 @@ BITACTOR_SEED=n replays one seed; without it the seeds are those below and a new
 import json
 import os
 import random
+import threading
 
 import numpy as np
 import pytest
 
+import bitactor as ba
 from bitactor.state import EngineState
 from bitactor.testing import FakeClock, TestEngine
-from tests.test_engine_property import random_app, random_frames
+from tests.c_actors import CActor, make_app
+from tests.test_engine_property import KINDS, random_app, random_frames
 
 SEEDS = [int(os.environ["BITACTOR_SEED"])] if "BITACTOR_SEED" in os.environ else [*range(1, 7), random.randrange(2**32)]
 START = 1_700_000_000_000_000_000
@@ -75,3 +78,29 @@ def test_an_imported_state_goes_on_bit_for_bit_whatever_the_shards_and_secret(se
             assert engine.statistics().conserved
     same_state(state, expected)
     assert np.concatenate(made).tobytes() == outputs.tobytes()
+
+
+def trades(keys, value=1.0):
+    return ba.make_signals(1, keys, value, 1, 7)
+
+
+def test_try_apply_never_waits_and_says_whether_the_record_is_in():
+    held = threading.Event()
+
+    def slow(state, signal, emit, wall):
+        held.wait(30)
+        state["n"] += 1
+
+    app = make_app(KINDS, [CActor("slow", slow, [KINDS[0]], {"n": "u8"})])
+    with ba.Engine(app, 1, ring_signals=16384, clock="records") as engine:
+        record = trades(np.zeros(8192, "u8"))
+        assert engine.try_apply(record, 1)
+        assert engine.try_apply(record, 2)
+        assert not engine.try_apply(record, 3)  # the ring is full
+        assert not engine.try_apply(trades(np.zeros(8193, "u8")), 3)
+        assert engine.statistics().accepted == 2 * 8192
+        held.set()
+        engine.flush()
+        assert engine.try_apply(record, 3)
+        engine.flush()
+        assert engine.state("slow", 0).n == 3 * 8192

@@ -51,6 +51,14 @@ def _close_all() -> None:
         engine.close()
 
 
+def _record(signals: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    if signals.dtype is not SIGNAL_DTYPE:
+        value_types(signals.dtype)
+    if signals.ndim != 1 or not signals.flags.c_contiguous:
+        raise TypeError(f"apply takes one contiguous dimension; this array has shape {signals.shape}")
+    return signals
+
+
 class Engine(EngineCore):
     """Runs the actors of an App.
 
@@ -183,11 +191,15 @@ class Engine(EngineCore):
         thread at a time, which alone sends. SignalError for a kind that is not declared or flags that are not zero,
         as in send_batch: the steps before it are applied, so check a record before it is logged.
         """
-        if signals.dtype is not SIGNAL_DTYPE:
-            value_types(signals.dtype)
-        if signals.ndim != 1 or not signals.flags.c_contiguous:
-            raise TypeError(f"apply takes one contiguous dimension; this array has shape {signals.shape}")
-        self._apply(signals, wall_ns)
+        self._apply(_record(signals), wall_ns, True)
+
+    def try_apply(self, signals: npt.NDArray[Any], wall_ns: int) -> bool:
+        """apply() that never waits. False, and nothing was done: no room now, or a record of more than one step.
+
+        A heartbeat of an app whose keys expire or whose handlers read wall time may say False at any time, because the
+        shards must stand still for it. An inline engine (shards=0) does all the work before it returns True.
+        """
+        return self._apply(_record(signals), wall_ns, False)
 
     # --- the whole state ---
 

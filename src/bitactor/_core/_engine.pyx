@@ -420,8 +420,11 @@ cdef class EngineCore:
             PyBuffer_Release(&view)
         return accepted
 
-    def _apply(self, array, uint64_t wall_ns):
-        """Apply one record, a contiguous buffer of signals; an empty one moves wall time alone. See Engine.apply."""
+    def _apply(self, array, uint64_t wall_ns, bint wait):
+        """Apply one record, a contiguous buffer of signals; an empty one moves wall time alone. See Engine.apply.
+
+        False, without `wait` only: there was no room now, or the record has several steps, and nothing was done.
+        """
         cdef Py_buffer view
         cdef Handle handle = self.handle
         cdef const ba_signal *signals
@@ -439,8 +442,13 @@ cdef class EngineCore:
         try:
             signals = <const ba_signal *>view.buf
             n = <uint64_t>view.len // sizeof(ba_signal)
-            if 0 < n <= SMALL_SIGNALS and not handle.inline_mode:  # never waits, so it may keep the GIL
+            if not wait and n > BA_FRAME_SIGNALS:
+                return False
+            # The first try of a small one keeps the GIL: it never waits.
+            if (0 < n <= SMALL_SIGNALS or not wait) and not handle.inline_mode:
                 result = ba_engine_apply(handle.engine, signals, n, wall_ns, 0, &done, &bad)
+                if result == BA_TIMEOUT and not wait:
+                    return False
             while result == BA_TIMEOUT:
                 with nogil:
                     result = ba_engine_apply(handle.engine, signals, n, wall_ns, SLICE_NS, &done, &bad)
@@ -451,6 +459,7 @@ cdef class EngineCore:
                 self._not_sent(result, signals[done + bad].kind, signals[done + bad].flags, done + bad, done)
         finally:
             PyBuffer_Release(&view)
+        return True
 
     def _wrong_type(self, number, index, accepted):
         for i in range(self.entry_count):
