@@ -1,0 +1,1 @@
+"""One suite for every kind of log, and what is needed to write such suites."""
