@@ -156,7 +156,7 @@ def _from_environment(
         elif (secret := _of_file_variant(setting, known)) is not None:
             if (read := _read_secret(Path(environ[name]), name, problems)) is not None:
                 yield secret, _Given(read, name)
-        elif not (in_pod and _SERVICE_LINK.fullmatch(name)):
+        elif not (in_pod and _SERVICE_LINK.fullmatch(name) and ("://" in environ[name] or not name.endswith("_PORT"))):
             problems.append(f"{name}: not a setting{_nearest(name, [*variables, *OTHER_VARIABLES])}")
 
 
