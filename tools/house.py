@@ -61,8 +61,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 # Headers of the core, from what stands alone to what stands on the rest: each may include only what is before it.
 HEADERS = (
-    *("atomic", "alloc", "signal", "region", "ticks", "cpu", "crc32c", "byteorder", "frame", "table", "store", "wait"),
-    *("ring", "spsc", "mpmc", "shm_ring", "actor", "engine", "state", "outputs", "step_ring", "shard"),
+    *("atomic", "alloc", "signal", "region", "ticks", "cpu", "crc32c", "byteorder", "frame", "record", "table"),
+    *("store", "wait", "ring", "spsc", "mpmc", "shm_ring", "actor", "engine", "state", "outputs", "step_ring", "shard"),
 )
 INCLUDE = re.compile(r'^\s*#\s*include\s*[<"]([^>"]+)', re.MULTILINE)
 

@@ -55,8 +55,8 @@ size_t ba_frame_encode(const ba_frame *frame, const ba_signal *signals, uint8_t 
 /*
  * Reads the frame that is exactly bytes[0, n). Checks in the order of ba_frame_result, each before anything that
  * depends on it; reads no byte past n. kinds: 65,536 bits, bit k set when kind k is declared; null: any but 0.
- * signals: room for BA_FRAME_SIGNALS. On failure *offset is where the trouble lies, and frame and signals are
- * undefined.
+ * signals: room for as many as the bytes hold, (n - 64) / 32 but at most BA_FRAME_SIGNALS. On failure *offset is where
+ * the trouble lies, and frame and signals are undefined.
  */
 enum ba_frame_result ba_frame_decode(const uint8_t *bytes, size_t n, const uint64_t *kinds, ba_frame *frame,
                                      ba_signal *signals, size_t *offset);

@@ -7,7 +7,7 @@ from libc.string cimport memcpy, memset
 
 cdef extern from "bitactor/signal.h" nogil:
     ctypedef struct ba_signal:
-        pass
+        uint64_t key
     enum:
         BA_FRAME_SIGNALS
     uint8_t ba_partition(uint64_t key)
@@ -95,6 +95,49 @@ def frame_encode(uint64_t producer, uint32_t epoch, uint64_t sequence, bytes tra
     finally:
         PyBuffer_Release(&view)
     return out if written else None
+
+
+def frames_encode(uint64_t producer, uint32_t epoch, uint64_t sequence, bytes trace, signals, size_t frame_signals, out,
+                  size_t at):
+    """Signals cut into frames of frame_signals, written to the writable buffer `out` from byte `at` on: where they end.
+
+    trace: as frame_encode, the same for all. ValueError when they do not fit or the sequence is out of range.
+    """
+    cdef Py_buffer source, target
+    cdef ba_frame frame
+    cdef size_t total, frames, done = 0, written = 1
+    cdef uint8_t *to
+    cdef const ba_signal *given
+    memset(&frame, 0, sizeof(frame))
+    frame.producer, frame.epoch = producer, epoch
+    if not 1 <= frame_signals <= BA_FRAME_SIGNALS:
+        raise ValueError(f"frames of {frame_signals} signals; a frame holds 1 to 8192")
+    if trace:
+        if len(trace) != 24:
+            raise ValueError(f"a trace context is 24 bytes (trace id 16, span id 8), not {len(trace)}")
+        memcpy(frame.trace, PyBytes_AS_STRING(trace), 24)
+    PyObject_GetBuffer(signals, &source, PyBUF_SIMPLE)
+    try:
+        PyObject_GetBuffer(out, &target, PyBUF_WRITABLE)
+        try:
+            given, total = <const ba_signal *>source.buf, <size_t>source.len // 32
+            frames = (total + frame_signals - 1) // frame_signals
+            if at > <size_t>target.len or frames * BA_FRAME_HEADER + 32 * total > <size_t>target.len - at:
+                raise ValueError(f"{total} signals in {frames} frames do not fit {target.len} bytes from {at} on")
+            to = <uint8_t *>target.buf
+            with nogil:
+                while done < total and written:
+                    frame.sequence, frame.count = sequence + done, <uint32_t>min(frame_signals, total - done)
+                    written = ba_frame_encode(&frame, given + done, to + at)
+                    at += written
+                    done += frame.count
+            if not written:
+                raise ValueError(f"{total} signals from sequence {sequence} on go past 2**64 - 1")
+        finally:
+            PyBuffer_Release(&target)
+    finally:
+        PyBuffer_Release(&source)
+    return at
 
 
 def frame_decode(data, bytes kinds, out):

@@ -1,8 +1,9 @@
 """Frames: up to 8,192 signals of one producer as checked bytes, big-endian. Pure; any thread."""
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,11 @@ from bitactor.protocol.errors import Code, ProtocolError
 from bitactor.signals import SIGNAL_DTYPE, value_types
 
 SIGNALS_MAX: Final = 8192
+_HEADER: Final = struct.Struct(">QIIQ")
 BYTES_MAX: Final = FRAME_HEADER_BYTES + SIGNAL_BYTES * SIGNALS_MAX
 
 # In the order of enum ba_frame_result: a code, and what to say.
-_FAILURES: Final = (
+FAILURES: Final = (
     ("ok", ""),
     ("short", "it ends before its header's count says"),
     ("magic", "it does not begin with BAF1: these bytes are no frame"),
@@ -38,6 +40,12 @@ class FrameError(ValueError):
         super().__init__(f"frame refused ({code}) at offset {offset}: {message}")
         self.code = code
         self.offset = offset
+
+
+def raise_frame_error(result: int, offset: int) -> NoReturn:
+    """Raise what an enum ba_frame_result other than 0 says."""
+    code, message = FAILURES[result]
+    raise FrameError(code, offset, message)
 
 
 _CODES: Final = {"short": Code.LENGTH, "long": Code.LENGTH, "sequence": Code.SEQUENCE_OVERFLOW}
@@ -74,6 +82,12 @@ def encode_frame(
     return data
 
 
+def frame_header(data: bytes | bytearray | memoryview) -> tuple[int, int, int, int]:
+    """(producer, epoch, sequence, count) as they stand in the header of a frame of at least 64 bytes; unchecked."""
+    producer, epoch, count, sequence = _HEADER.unpack_from(data, 8)
+    return producer, epoch, sequence, count
+
+
 def kind_set(kinds: Iterable[Any]) -> bytes:
     """The set of declared kinds (Kind objects or numbers) that decode_frame checks against."""
     bits = np.zeros(65536, np.uint8)
@@ -91,6 +105,5 @@ def decode_frame(data: bytes | bytearray | memoryview, kinds: bytes | None = Non
     out: npt.NDArray[Any] = np.empty(SIGNALS_MAX, SIGNAL_DTYPE)
     result, offset, producer, epoch, sequence, count, trace = frame_decode(data, kinds, out)
     if result:
-        code, message = _FAILURES[result]
-        raise FrameError(code, offset, message)
+        raise_frame_error(result, offset)
     return Frame(producer, epoch, sequence, out[:count].copy(), trace)
