@@ -32,7 +32,7 @@ OTHER_VARIABLES: Final[dict[str, str]] = {
 _PREFIX: Final = "BITACTOR_"
 # What Kubernetes sets in pods for each Service of the namespace; a Service may well be named bitactor.
 _SERVICE_LINK: Final = re.compile(
-    r"\w+_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+    r"\w+_(SERVICE_(HOST|PORT(_\w+)?)=.*|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=.*|PORT=\w+://.*)"
 )
 
 
@@ -156,7 +156,7 @@ def _from_environment(
         elif (secret := _of_file_variant(setting, known)) is not None:
             if (read := _read_secret(Path(environ[name]), name, problems)) is not None:
                 yield secret, _Given(read, name)
-        elif not (in_pod and _SERVICE_LINK.fullmatch(name) and ("://" in environ[name] or not name.endswith("_PORT"))):
+        elif not (in_pod and _SERVICE_LINK.fullmatch(f"{name}={environ[name]}")):
             problems.append(f"{name}: not a setting{_nearest(name, [*variables, *OTHER_VARIABLES])}")
 
 
