@@ -25,13 +25,15 @@ class Checker:
     def _bad(self, sequence: int, offset: int | None, message: str) -> CorruptionError:
         return CorruptionError(self.path, message, sequence=sequence, offset=offset)
 
-    def take(self, sequence: int, record: bytes | memoryview, filed: tuple[int, int, int] | None = None) -> None:
+    def take(self, sequence: int, record: object, filed: tuple[int, int, int] | None = None) -> None:
         """Check the record filed under `sequence` with (position, count, wall_ns); CorruptionError says what and where.
 
         The record's own header is the truth; what it is filed under must agree with it.
         """
         if sequence != self.next.sequence:
             raise self._bad(self.next.sequence, None, f"it is missing: record {sequence} comes where it was expected")
+        if not isinstance(record, bytes | memoryview):
+            raise self._bad(sequence, None, f"a {type(record).__name__} stands where its bytes should be")
         if len(record) < HEADER.size:
             raise self._bad(sequence, len(record), f"it has {len(record)} bytes; a header alone has {HEADER.size}")
         magic, version, _, _, said, position, wall_ns, crc, count, _, length, *_ = HEADER.unpack_from(record)

@@ -35,6 +35,9 @@ CREATE TABLE record (
 """
 
 
+_SELECT_ALL: Final = "SELECT sequence, position, count, wall_ns, record FROM record"
+
+
 @contextmanager
 def explained(path: Path, sequence: int | None = None) -> Iterator[None]:
     """Turn SQLite's errors into the log's. sequence: the record that was to be read."""
@@ -42,6 +45,8 @@ def explained(path: Path, sequence: int | None = None) -> Iterator[None]:
         yield
     except apsw.NotADBError as error:
         raise FormatError(f"{path} is not a BitActor log, or its first bytes are damaged: {error}") from error
+    except UnicodeDecodeError as error:  # a column that was changed into a text
+        raise CorruptionError(path, "a column has another type than was written", sequence=sequence) from error
     except apsw.CorruptError as error:
         raise CorruptionError(path, f"SQLite finds its pages damaged: {error}", sequence=sequence) from error
     except apsw.Error as error:
@@ -91,23 +96,25 @@ def extent(connection: apsw.Connection, path: Path) -> tuple[First, End]:
     if connection.pragma("application_id") != APPLICATION_ID:
         raise FormatError(f"{path} is a SQLite file, but not a BitActor log")
     meta: dict[str, int] = dict(_rows(connection, "SELECT name, value FROM meta"))
-    if meta.get("format") != FORMAT:
+    if meta.get("format") != FORMAT and isinstance(meta.get("format"), int):
         raise FormatError(
-            f"{path} has log format {meta.get('format')}; this program knows {FORMAT}: use the program that wrote it, "
+            f"{path} has log format {meta['format']}; this program knows {FORMAT}: use the program that wrote it, "
             "or a newer one"
         )
-    oldest = _row(connection, "ASC")
-    last = _row(connection, "DESC")
-    if last is None or oldest is None:
-        first, end = First(0, 0), End(0, 0, 0)
-    else:
-        first = First(oldest[0], oldest[1])
-        checker = Checker(path, End(last[0], last[1], last[3]))
-        checker.take(last[0], last[4], last[1:4])
-        end = checker.next
-    if first.sequence != meta.get("first"):
-        raise CorruptionError(path, f"it is missing; record {first.sequence} is the first", sequence=meta.get("first"))
-    if end.sequence < meta.get("kept", 0):
+    if not all(isinstance(meta.get(name), int) for name in ("format", "first", "kept")):
+        raise CorruptionError(path, f"its table meta holds {meta}")
+    first, end = First(0, 0), End(0, 0, 0)
+    for order in ("ASC", "DESC"):
+        row: Any = connection.execute(f"{_SELECT_ALL} ORDER BY sequence {order} LIMIT 1").get
+        if row is not None:
+            sequence, position, count, wall_ns, record = row
+            checker = Checker(path, End(sequence, position, wall_ns))
+            checker.take(sequence, record, (position, count, wall_ns))
+            first = First(sequence, position) if order == "ASC" else first
+            end = checker.next
+    if first.sequence != meta["first"]:
+        raise CorruptionError(path, f"it is missing; record {first.sequence} is the first", sequence=meta["first"])
+    if end.sequence < meta["kept"]:
         raise CorruptionError(
             path, f"it is missing; records up to {meta['kept'] - 1} were kept at the last checkpoint",
             sequence=end.sequence,
@@ -117,12 +124,6 @@ def extent(connection: apsw.Connection, path: Path) -> tuple[First, End]:
 
 def _rows(connection: apsw.Connection, sql: str, *bindings: int) -> list[Any]:
     return connection.execute(sql, bindings).fetchall()
-
-
-def _row(connection: apsw.Connection, order: str) -> Any:
-    """The first row in that order, or None."""
-    columns = "sequence, position, count, wall_ns, record"
-    return connection.execute(f"SELECT {columns} FROM record ORDER BY sequence {order} LIMIT 1").get  # noqa: S608
 
 
 def set_kept(connection: apsw.Connection, sequence: int) -> None:
