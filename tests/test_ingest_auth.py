@@ -44,6 +44,22 @@ def test_identities_are_told_apart_by_token_and_by_certificate(tmp_path):
     assert known.by_certificate(None) is None and known.by_certificate({}) is None
 
 
+def test_an_identity_may_have_two_tokens_while_one_replaces_the_other(tmp_path):
+    other = hashlib.sha256(b"the next token of the collector").hexdigest()
+    file = written(tmp_path, FILE.replace(f'"{DIGEST}"', f'["{DIGEST}", "{other}"]'))
+    watched = auth.watched(file)
+    assert watched.value.by_token(TOKEN) is watched.value.by_token(b"the next token of the collector")
+    file.write_text(FILE.replace(DIGEST, other))
+    assert watched.changed()
+    watched.reload()
+    assert watched.value.by_token(TOKEN) is None
+    file.write_text("broken")
+    before = watched.value
+    with pytest.raises(auth.AuthError):
+        watched.reload()
+    assert watched.value is before and not watched.changed()
+
+
 def test_an_identity_may_send_only_its_kinds_as_its_producers(tmp_path):
     collector, dashboard = auth.load(written(tmp_path, FILE))._all
     declared = {"trade": 1, "quote": 7}
@@ -169,29 +185,29 @@ def test_files_that_cannot_be_used_are_named_with_the_reason(tmp_path):
 
 def test_a_bad_new_file_keeps_the_context_before_and_a_good_one_replaces_it(tmp_path):
     files = certs.development(tmp_path)
-    certificates = tls.Certificates(tls.TlsFiles(files.cert_file, files.key_file))
-    before, expiry = certificates.context, certificates.expires
+    certificates = tls.watched(tls.TlsFiles(files.cert_file, files.key_file))
+    before = certificates.value
     assert not certificates.changed()
     good = files.cert_file.read_bytes()
     files.cert_file.write_text("half a certific")
     assert certificates.changed()
     with pytest.raises(tls.TlsFilesError):
         certificates.reload()
-    assert certificates.context is before and certificates.expires == expiry
+    assert certificates.value is before
     assert not certificates.changed()  # said once
     files.cert_file.unlink()
     files.key_file.unlink()
     certs.make_server(tmp_path, days=30)
     assert certificates.changed() and files.cert_file.read_bytes() != good
     certificates.reload()
-    assert certificates.context is not before and certificates.expires < expiry
+    assert certificates.value.context is not before.context and certificates.value.expires < before.expires
 
 
 def test_files_swapped_through_a_symbolic_link_are_noticed(tmp_path):
     for version in ("a", "b"):
         certs.development(tmp_path / version)
     (tmp_path / "live").symlink_to(tmp_path / "a")
-    certificates = tls.Certificates(tls.TlsFiles(tmp_path / "live/server.pem", tmp_path / "live/server.key"))
+    certificates = tls.watched(tls.TlsFiles(tmp_path / "live/server.pem", tmp_path / "live/server.key"))
     (tmp_path / "next").symlink_to(tmp_path / "b")
     (tmp_path / "next").replace(tmp_path / "live")
     assert certificates.changed()

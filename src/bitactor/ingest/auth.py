@@ -2,7 +2,7 @@
 
     [[identity]]
     name = "collector"
-    token_sha256 = "9f86d0…"              # sha256 of the token, in hex; or: certificate = "collector-1"
+    token_sha256 = "9f86d0…"              # in hex, or a list of them; or: certificate = "collector-1"
     kinds = ["trade", "quote"]            # or ["*"]; default: none
     producers = ["eu-*"]                  # globs over producer names; default: none
     read = false                          # outputs and queries
@@ -24,6 +24,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
+from bitactor.ingest.watch import Watched
 from bitactor.protocol.frames import kind_set
 
 TOKEN_CHARACTERS_MIN: Final = 20  # what new_token makes has 43
@@ -44,7 +45,7 @@ class Identity:
     producers: tuple[str, ...] = ()
     read: bool = False
     admin: bool = False
-    token_sha256: bytes | None = field(default=None, repr=False)
+    tokens_sha256: tuple[bytes, ...] = field(default=(), repr=False)
     certificate: str | None = None
 
     def may_produce(self, producer: str) -> bool:
@@ -64,7 +65,7 @@ class Identities:
         self._all: Final = tuple(identities)
         for what, values in (
             ("name", [one.name for one in self._all]),
-            ("token_sha256", [one.token_sha256 for one in self._all if one.token_sha256 is not None]),
+            ("token_sha256", [digest for one in self._all for digest in one.tokens_sha256]),
             ("certificate", [one.certificate for one in self._all if one.certificate is not None]),
         ):
             for at, value in enumerate(values):
@@ -80,11 +81,15 @@ class Identities:
 
     def by_token(self, token: bytes) -> Identity | None:
         """The identity with that token. The time it takes does not depend on which one, nor on how much agrees."""
-        digest = hashlib.sha256(token).digest()
+        return self.by_digest(hashlib.sha256(token).digest())
+
+    def by_digest(self, digest: bytes) -> Identity | None:
+        """The identity with the token of that SHA-256."""
         found = None
         for one in self._all:
-            if hmac.compare_digest(one.token_sha256 or b"\0" * 32, digest) and one.token_sha256 is not None:
-                found = one
+            for known in one.tokens_sha256:
+                if hmac.compare_digest(known, digest):
+                    found = one
         return found
 
     def by_certificate(self, certificate: Mapping[str, Any] | None) -> Identity | None:
@@ -122,6 +127,11 @@ def load(file: Path) -> Identities:
         raise AuthError(f"{file}: {error}") from None
 
 
+def watched(file: Path) -> Watched[Identities]:
+    """The newest usable identities of the file. AuthError now, and later of `reload`; OSError when it is not there."""
+    return Watched((file,), lambda: load(file))
+
+
 def _identity(row: dict[str, Any], at: int) -> Identity:
     name = row.get("name")
     if not isinstance(name, str) or not name:
@@ -130,10 +140,11 @@ def _identity(row: dict[str, Any], at: int) -> Identity:
         raise AuthError(
             f"identity {name!r}: unknown {', '.join(sorted(unknown))}; known are {', '.join(sorted(_KEYS))}"
         )
-    digest, certificate = row.get("token_sha256"), row.get("certificate")
-    if digest is None and certificate is None:
+    digests, certificate = row.get("token_sha256", []), row.get("certificate")
+    digests = digests if isinstance(digests, list) else [digests]
+    if not digests and certificate is None:
         raise AuthError(f"identity {name!r} needs token_sha256 or certificate")
-    if digest is not None and not (isinstance(digest, str) and _SHA256.fullmatch(digest)):
+    if not all(isinstance(digest, str) and _SHA256.fullmatch(digest) for digest in digests):
         raise AuthError(f"identity {name!r}: token_sha256 is 64 hex digits: the SHA-256 of the token, not the token")
     if certificate is not None and not (isinstance(certificate, str) and certificate):
         raise AuthError(f"identity {name!r}: certificate is a common name, or DNS:… or URI:…")
@@ -143,7 +154,7 @@ def _identity(row: dict[str, Any], at: int) -> Identity:
         producers=tuple(_texts(row, "producers", name)),
         read=_flag(row, "read", name),
         admin=_flag(row, "admin", name),
-        token_sha256=bytes.fromhex(digest) if digest is not None else None,
+        tokens_sha256=tuple(map(bytes.fromhex, digests)),
         certificate=certificate,
     )
 
@@ -182,7 +193,7 @@ def development(token_file: Path, name: str = "development") -> Identities:
         write_secret(token_file, new_token().encode() + b"\n")
     digest = hashlib.sha256(read_token(token_file)).digest()
     everything = frozenset({"*"})
-    return Identities([Identity(name, everything, ("*",), read=True, admin=True, token_sha256=digest)])
+    return Identities([Identity(name, everything, ("*",), read=True, admin=True, tokens_sha256=(digest,))])
 
 
 def write_secret(path: Path, content: bytes) -> None:

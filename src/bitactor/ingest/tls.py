@@ -1,7 +1,7 @@
 """TLS 1.3 for the server: a context made from files, made again when they change, and what a failed handshake was.
 
 Connections keep the context that they began with; new handshakes use the newest that could be loaded. One thread (the
-loop's); `Certificates.changed` and `reload` read small files.
+loop's).
 """
 
 import ssl
@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from bitactor.ingest.certs import expires
-
-_Stamp = tuple[tuple[int, int, int] | None, ...]
+from bitactor.ingest.watch import Watched
 
 
 class TlsFilesError(ValueError):
@@ -27,18 +26,6 @@ class TlsFiles:
     key_file: Path
     client_ca_file: Path | None = None
     client_required: bool = False
-
-    def stamp(self) -> _Stamp:
-        """What changes when a file does: inode, size and time of each; through symbolic links, as mounts swap them."""
-        return tuple(_stamp(file) for file in (self.cert_file, self.key_file, self.client_ca_file) if file is not None)
-
-
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def server_context(files: TlsFiles) -> ssl.SSLContext:
@@ -72,29 +59,26 @@ def _reason(error: Exception) -> str:
     return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-class Certificates:
-    """The newest usable context of some files."""
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """A context and when the first certificate of its chain expires, in unix seconds."""
 
-    def __init__(self, files: TlsFiles) -> None:
-        """Load; TlsFilesError when they cannot be used."""
-        self.files: Final = files
-        self._seen = files.stamp()
-        self.context = server_context(files)
-        self.expires = expires(files.cert_file).timestamp()  # of the first of the chain to expire, unix seconds
+    context: ssl.SSLContext
+    expires: float
 
-    def changed(self) -> bool:
-        """Whether a file is another than at the last load, good or bad."""
-        return self.files.stamp() != self._seen
 
-    def reload(self) -> None:
-        """Load again. TlsFilesError: the context before stays in use, until the files change once more."""
-        self._seen = self.files.stamp()
-        context = server_context(self.files)
-        try:
-            expiry = expires(self.files.cert_file).timestamp()
-        except ValueError as error:
-            raise TlsFilesError(f"cannot read {self.files.cert_file}: {error}") from None
-        self.context, self.expires = context, expiry
+def watched(files: TlsFiles) -> Watched[Tls]:
+    """The newest usable context of the files. TlsFilesError now, and later of `reload`."""
+    paths = (files.cert_file, files.key_file, *([files.client_ca_file] if files.client_ca_file else ()))
+    return Watched(paths, lambda: _load(files))
+
+
+def _load(files: TlsFiles) -> Tls:
+    context = server_context(files)
+    try:
+        return Tls(context, expires(files.cert_file).timestamp())
+    except ValueError as error:
+        raise TlsFilesError(f"cannot read {files.cert_file}: {error}") from None
 
 
 # OpenSSL's reasons -> the reason under which refused connections are counted.
