@@ -18,7 +18,7 @@ import os
 import re
 import secrets
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -75,6 +75,9 @@ class Identities:
 
     def __len__(self) -> int:
         return len(self._all)
+
+    def __iter__(self) -> Iterator[Identity]:
+        return iter(self._all)
 
     def __repr__(self) -> str:
         return f"<Identities: {', '.join(one.name for one in self._all)}>"
