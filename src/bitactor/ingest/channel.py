@@ -10,14 +10,14 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from bitactor.ingest.tls import handshake_failure
 
 RECEIVE_BYTES: Final = 256 * 1024
 HANDSHAKE_BYTES_MAX: Final = 32 * 1024  # a client's whole part of a handshake, certificates included
 _CHUNK: Final = 64 * 1024  # fed to TLS at once: what it has not decrypted yet stays in the cache
-_TLS_HANDSHAKE: Final = 0x16  # first byte of a TLS connection
+TLS_HANDSHAKE: Final = 0x16  # first byte of a TLS connection
 
 
 class Receiver(Protocol):
@@ -101,8 +101,7 @@ class Channel(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = transport = cast("asyncio.Transport", transport)
         transport.set_write_buffer_limits(self._output_bytes_max)
         session = self._accept(self)
         if session is None:
@@ -181,7 +180,7 @@ class TlsChannel(Channel):
     def buffer_updated(self, nbytes: int) -> None:
         """Decrypt, or go on with the handshake."""
         raw = self._scratch
-        if self._handshake_bytes == 0 and raw[0] != _TLS_HANDSHAKE:
+        if self._handshake_bytes == 0 and raw[0] != TLS_HANDSHAKE:
             self._fail("plain_text")
         for begin in range(0, nbytes, _CHUNK):
             if self._finished:

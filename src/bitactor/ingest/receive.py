@@ -19,7 +19,7 @@ READ_BYTES: Final = 64 * 1024
 _LARGE: Final = READ_BYTES // 2  # a message as long as this is read to its end and no further: nothing is moved
 _DATA_HEAD: Final = int.from_bytes(b"BAF1\1\1\0\0", "big")
 _DATA: Final = struct.Struct(">Q12xI")
-_NONE: Final = memoryview(b"")
+_NONE: Final = memoryview(bytearray())
 
 
 class ReceiveBuffer:
@@ -36,6 +36,11 @@ class ReceiveBuffer:
 
     def __len__(self) -> int:
         return self._fill - self._at
+
+    @property
+    def first(self) -> int:
+        """The first byte not handled; -1: there is none."""
+        return self._view[self._at] if self else -1
 
     def room(self) -> memoryview:
         """Where to put what comes next, never empty. Call after `message` gave None."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from bitactor.ingest.channel import TLS_HANDSHAKE
 from bitactor.ingest.connection import Connection, Paused, State
 from bitactor.protocol.errors import Code, ProtocolError
 from bitactor.protocol.frames import FrameError
@@ -107,7 +108,8 @@ class Session(Connection):
                     return
                 handled = True
         except ProtocolError as error:
-            self.refuse(error)
+            is_tls = self.state == State.HELLO and self._buffer.first == TLS_HANDSHAKE
+            self.refuse(ProtocolError(Code.MAGIC, "these bytes are TLS, on a plain text port") if is_tls else error)
         except Exception:
             log.exception("a message of %r failed", self)
             self.refuse(ProtocolError(Code.INTERNAL, "the service failed on this message; its log says why"))
