@@ -1,6 +1,7 @@
 """A log that keeps nothing: signals are gone with the process, and an acknowledgement says so (durability 0)."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from bitactor.log.contract import Durability, End, First, LogFigures, RemovedError
 from bitactor.log.durations import SecondsCounter
@@ -10,7 +11,7 @@ class NoneLog:
     """Counts records and forgets them. The writer's thread appends; any thread asks."""
 
     kind = "none"
-    path = None
+    path: Path | None = None
     durability = Durability.MEMORY
     full = False
 

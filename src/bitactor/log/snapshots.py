@@ -157,7 +157,8 @@ class _Writer:
         if name in self._names:
             raise ValueError(f"section {name!r} comes twice")
         self._names.add(name)
-        view, title = memoryview(buffer).cast("B"), name.encode()
+        given, title = memoryview(buffer), name.encode()
+        view = given.cast("B") if given.nbytes else memoryview(b"")  # an array of no rows has no cast
         begin = _SECTION.pack(b"SECT", len(title), 0, len(view), crc32c(view), 0)[:-4]
         crc = crc32c(title, crc32c(begin)).to_bytes(4, "big")
         self._crcs += crc

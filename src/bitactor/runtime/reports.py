@@ -57,7 +57,8 @@ class IngestStatistics:
 class LogStatistics:
     """The log. position: signals admitted so far; durable_position: of them in the log as its durability says.
 
-    sequence: the next record's. records, bytes: appended by this process. full: appends are refused now.
+    sequence: the next record's. records, bytes: appended by this process. full: appends are refused now. Durations: of
+    whole appends; of their commits alone, with the sync; of pieces of upkeep.
     """
 
     kind: str
@@ -71,6 +72,8 @@ class LogStatistics:
     size_bytes_max: int
     full: bool
     append_seconds: Seconds
+    sync_seconds: Seconds
+    checkpoint_seconds: Seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,437 @@
+"""Admission: decides which signals of a frame are new and puts them into the open record, exactly once.
+
+Loop thread only. What is admitted runs ahead of what is durable: per producer `acked <= next`, both never fall while
+the log takes records. When it refuses one (it is full), everything admitted behind it is forgotten: `next = acked`,
+a new generation begins, and its producers are told; their clients send again what was never acknowledged.
+
+At most `len(builders)` records exist, so memory is bounded: one is open, the others are with the writer or free.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING
+
+from bitactor import faults
+from bitactor.protocol.errors import Code, ProtocolError
+from bitactor.protocol.frames import BYTES_MAX, decode_frame, kind_set
+from bitactor.protocol.messages import EraseKey, ForgetProducer, Hello, Message, Name, Subscribe, Welcome
+from bitactor.protocol.messages import Producer as Registration
+from bitactor.runtime.records import Effect, OpenRecord, frame_place
+from bitactor.runtime.tables import FIRST_EPOCH, Row, Tables
+from bitactor.signals import text_key
+
+if TYPE_CHECKING:
+    from bitactor.ingest.admission import OnAck, OnLost, Producer, Subscription
+    from bitactor.protocol.records import RecordBuilder
+    from bitactor.schema import Kind
+
+Subscriber = Callable[[Subscribe, Callable[[bytes], bool]], "Subscription"]
+
+
+class Entry:
+    """A producer as admission sees it: its row, running ahead. pending: the last record that has something of it."""
+
+    __slots__ = ("acked", "epoch", "holder", "id", "identity", "name", "next", "pending")
+
+    def __init__(self, row: Row) -> None:
+        self.id, self.name, self.identity, self.epoch = row.id, row.name, row.identity, row.epoch
+        self.next = self.acked = row.next
+        self.holder: Held | None = None
+        self.pending: OpenRecord | None = None
+
+
+class Held:
+    """A producer as one session holds it (ingest's Producer). lost: why it is no longer its own, or None.
+
+    opened: whether open_producer has returned it; before that, losing it is that call's error.
+    """
+
+    __slots__ = ("entry", "epoch", "id", "lost", "on_ack", "on_lost", "opened")
+
+    def __init__(self, entry: Entry, on_ack: "OnAck", on_lost: "OnLost") -> None:
+        self.entry = entry
+        self.id = entry.id
+        self.epoch = entry.epoch
+        self.on_ack = on_ack
+        self.on_lost = on_lost
+        self.lost: ProtocolError | None = None
+        self.opened = False
+
+    @property
+    def next(self) -> int:
+        """The sequence that its next frame is expected to begin with."""
+        return self.entry.next
+
+
+class Admission:
+    """Implements bitactor.ingest.admission.Admission over a writer that takes records with `submit`.
+
+    tables: what is durable, changed by the writer; only single rows are read here. `closed`: why nothing is admitted
+    now, or None; set before the log is ready, while it is full, when it stops.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        builders: "list[RecordBuilder]",
+        submit: Callable[[OpenRecord], None],
+        subscribe: Subscriber,
+        *,
+        kinds: "tuple[Kind, ...]",
+        app: str,
+        fingerprint: str,
+        durability: int,
+        position: int,
+        producers_max: int,
+        names_max: int,
+    ) -> None:
+        self.tables = tables
+        self.kinds: Mapping[str, int] = {kind.name: kind.number for kind in kinds}
+        self.closed: ProtocolError | None = None
+        self.generation = 0
+        self.position = position  # of the log, durable and applied
+        self.frames = self.signals = self.bytes = self.duplicates = self.acks = 0
+        self._declared = kind_set(kinds)
+        self._greeting = {
+            "app": app, "fingerprint": fingerprint, "kinds": kinds, "durability": durability,
+        }  # fmt: skip
+        self._durability = durability
+        self._producers_max = producers_max
+        self._names_max = names_max
+        self._submit = submit
+        self._subscribe = subscribe
+        self._entries = {row.id: Entry(row) for row in tables.producers.values()}
+        # Names and erasures that are not durable yet: key -> (text or None, the record that has it).
+        self._ahead: dict[int, tuple[str | None, OpenRecord]] = {}
+        self._free = list(builders)
+        self._open: OpenRecord | None = OpenRecord(self._free.pop(), 0)
+        self._outstanding: list[OpenRecord] = []
+        self._offering = False
+        self._on_room: Callable[[], None] | None = None
+        self._said_no = False
+        self._changed: asyncio.Future[None] | None = None  # done when a record comes back
+        self._loop = asyncio.get_running_loop()
+
+    # --- what sessions ask ---
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a frame of 8,192 signals fits now. Who is told no is called back."""
+        room = bool(self._free) or (self._open is not None and self._open.builder.fits(BYTES_MAX))
+        self._said_no |= not room
+        return room
+
+    def on_room(self, callback: Callable[[], None]) -> None:
+        """Call back each time has_room turns from False to True."""
+        self._on_room = callback
+
+    def welcome(self, producer: "Producer | None") -> Welcome:
+        """What to greet with; the session sets the limit."""
+        if producer is None:
+            return Welcome(position=self.position, **self._greeting)  # type: ignore[arg-type]
+        return Welcome(producer.id, producer.epoch, producer.next, position=self.position, **self._greeting)  # type: ignore[arg-type]
+
+    def admit(self, producer: "Producer", frame: memoryview, kinds: bytes) -> int:
+        """Decode one whole frame into the open record; how many of its signals were new."""
+        assert isinstance(producer, Held)
+        entry = producer.entry
+        if producer.lost is not None:
+            raise producer.lost
+        if self.closed is not None:
+            raise self.closed
+        id_, epoch, count, sequence = frame_place(frame)
+        known = entry.next - sequence
+        if known or epoch != producer.epoch or id_ != entry.id:
+            decode_frame(frame, kinds)  # damage is told first
+            self._check_place(producer, id_, epoch, sequence)
+            if known >= count:
+                self.duplicates += count
+                return 0
+            self.duplicates += known
+        record = self._opened()
+        if not record.builder.fits(len(frame)):
+            record = self._next_record()
+        record.builder.add_frame(frame, kinds, known)
+        faults.point("ingest.decoded")
+        fresh = count - known
+        record.effects.append((Tables.frame, id_, epoch, entry.next, fresh))
+        entry.next += fresh
+        entry.pending = record
+        record.advanced[entry] = entry.next
+        self.frames += 1
+        self.signals += fresh
+        self.bytes += len(frame)
+        self._offer_soon(record)
+        return fresh
+
+    def admit_name(self, producer: "Producer", name: Name) -> None:
+        """Bind a text to its key in the log; a known pair is taken again silently."""
+        assert isinstance(producer, Held)
+        if producer.lost is not None:
+            raise producer.lost
+        if self.closed is not None:
+            raise self.closed
+        if text_key(name.text) != name.key:
+            raise ProtocolError(Code.NAME_MISMATCH, f"{name.text!r} is key {text_key(name.text)}, not {name.key}")
+        known = self.name_of(name.key)
+        if known == name.text:
+            return
+        if known is not None:
+            message = f"{name.text!r} and {known!r} have the same key {name.key}: give one of them another text"
+            raise ProtocolError(Code.NAME_CONFLICT, message)
+        if len(self.tables.names) + len(self._ahead) >= self._names_max:
+            raise ProtocolError(Code.NAMES_FULL, f"{self._names_max} texts have names already: limits.names_max")
+        record = self._add(name, (Tables.name, name.key, name.text))
+        record.names.append(name.key)
+        self._ahead[name.key] = (name.text, record)
+
+    def name_of(self, key: int) -> str | None:
+        """The text of a key, as admitted so far."""
+        if key in self._ahead:
+            return self._ahead[key][0]
+        return self.tables.names.get(key)
+
+    async def subscribe(self, identity: str, subscribe: Subscribe, write: Callable[[bytes], bool]) -> "Subscription":
+        """Write outputs from the place that `subscribe` names."""
+        return self._subscribe(subscribe, write)
+
+    async def open_producer(self, identity: str, hello: Hello, on_ack: "OnAck", on_lost: "OnLost") -> Held:
+        """Register, go on with or take over a producer; returns when all that was admitted for it is durable."""
+        await self._wait_for_room()
+        id_ = text_key(hello.producer)
+        entry = self._entries.get(id_)
+        if entry is None:
+            entry = self._register(id_, identity, hello.producer)
+        else:
+            self._check_owner(entry, identity, hello)
+            code = Code.FENCED if hello.takeover else Code.SUPERSEDED
+            self._lose(entry, ProtocolError(code, f"producer {entry.name!r} is held by a newer connection"))
+            if hello.takeover:
+                entry.epoch += 1
+                self._log_row(entry)
+        held = entry.holder = Held(entry, on_ack, on_lost)
+        try:
+            while entry.pending is not None and held.lost is None:
+                await asyncio.shield(entry.pending.wait())
+        except BaseException:
+            self.close_producer(held)
+            raise
+        if held.lost is not None:
+            raise held.lost
+        held.opened = True
+        return held
+
+    def close_producer(self, producer: "Producer") -> None:
+        """The session is over; what it admitted goes on its way."""
+        assert isinstance(producer, Held)
+        if producer.entry.holder is producer:
+            producer.entry.holder = None
+
+    # --- what the operator asks ---
+
+    async def erase(self, key: int) -> None:
+        """Log the erasure of a key; returns when no actor and no name holds it."""
+        await self._wait_for_room()
+        record = self._add(EraseKey(key), (Tables.erase, key))
+        record.erased.append(key)
+        record.names.append(key)
+        self._ahead[key] = (None, record)
+        self._seal()  # it takes effect after its record's signals: nothing may come behind it
+        await record.wait()
+
+    async def forget(self, id_: int) -> None:
+        """Log that a producer is forgotten. KeyError when it is not known."""
+        await self._wait_for_room()
+        entry = self._entries.pop(id_)
+        self._lose(entry, ProtocolError(Code.SUPERSEDED, f"producer {entry.name!r} was forgotten by an operator"))
+        await self._add(ForgetProducer(id_), (Tables.forget, id_)).wait()
+
+    def connected(self, id_: int) -> bool:
+        """Whether a session holds the producer."""
+        entry = self._entries.get(id_)
+        return entry is not None and entry.holder is not None
+
+    @property
+    def pending(self) -> int:
+        """Signals that are admitted and not yet durable and applied."""
+        waiting = sum(record.builder.count for record in self._outstanding)
+        return waiting + (self._open.builder.count if self._open is not None else 0)
+
+    # --- what the writer reports ---
+
+    def completed(self, record: OpenRecord) -> None:
+        """The record is durable and applied: acknowledge it, give its builder back, hand over what came meanwhile."""
+        self._outstanding.remove(record)
+        self._offer()
+        self.position = record.position
+        faults.point("ack.before")
+        for entry, reached in record.advanced.items():
+            entry.acked = reached
+            if entry.pending is record:
+                entry.pending = None
+            if entry.holder is not None:
+                entry.holder.on_ack(reached, self._durability, record.position)
+                self.acks += 1
+        faults.point("ack.sent")
+        for key in record.names:
+            if self._ahead.get(key, (None, None))[1] is record:
+                del self._ahead[key]
+        self._return(record)
+        record.settle(None)
+
+    def refused(self, record: OpenRecord, error: ProtocolError) -> None:
+        """The log took nothing of this record: forget all that is not durable, tell the producers, begin anew."""
+        self._outstanding.remove(record)
+        if record.generation == self.generation:
+            self.generation += 1
+            self.closed = error
+            self._forget_ahead(error)
+        self._return(record)
+        record.settle(error)
+
+    def fail(self, error: ProtocolError) -> None:
+        """Nothing more becomes durable: tell everybody, admit nothing again."""
+        self.closed = error
+        for entry in self._entries.values():
+            self._lose(entry, error)
+        for record in [*self._outstanding, *([self._open] if self._open is not None else [])]:
+            record.settle(error)
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+
+    async def drained(self) -> None:
+        """Wait until all that was admitted is durable and applied, or has failed."""
+        self._offer()
+        while self._outstanding or (self._open is not None and self._open.effects):
+            if self.closed is not None and self.closed.code == Code.INTERNAL:
+                return
+            await self._change()
+
+    def heartbeat(self) -> None:
+        """Log a record without signals, so that wall time goes on; not when one is on its way."""
+        if not self._outstanding and self._open is not None and self.closed is None:
+            self._open.since = time.perf_counter()
+            self._seal()
+
+    # --- inside ---
+
+    def _check_place(self, producer: Held, id_: int, epoch: int, sequence: int) -> None:
+        entry = producer.entry
+        if id_ != entry.id:
+            message = f"a frame of producer {id_} in a connection of {entry.name!r}, which is {entry.id}"
+            raise ProtocolError(Code.PRODUCER_FORBIDDEN, message, offset=8)
+        if epoch != producer.epoch:
+            message = f"a frame of epoch {epoch}; producer {entry.name!r} is at epoch {entry.epoch}"
+            raise ProtocolError(Code.FENCED, message, offset=16)
+        if sequence > entry.next:
+            message = f"a frame begins at {sequence}; producer {entry.name!r} is expected to go on at {entry.next}"
+            raise ProtocolError(Code.SEQUENCE_GAP, message, offset=24, sequence=entry.next)
+
+    def _check_owner(self, entry: Entry, identity: str, hello: Hello) -> None:
+        if entry.name != hello.producer:
+            message = f"producers {hello.producer!r} and {entry.name!r} have the same number: use another name"
+            raise ProtocolError(Code.NAME_CONFLICT, message)
+        if entry.identity != identity:
+            raise ProtocolError(Code.PRODUCER_FORBIDDEN, f"producer {hello.producer!r} belongs to another identity")
+        if hello.epoch not in (0, entry.epoch) and not hello.takeover:
+            message = f"producer {entry.name!r} is at epoch {entry.epoch}, not {hello.epoch}: it was taken over"
+            raise ProtocolError(Code.FENCED, message)
+
+    def _register(self, id_: int, identity: str, name: str) -> Entry:
+        if len(self._entries) >= self._producers_max:
+            message = f"{self._producers_max} producers are known: forget some, or raise limits.producers_max"
+            raise ProtocolError(Code.PRODUCERS_FULL, message)
+        entry = self._entries[id_] = Entry(Row(id_, name, identity, FIRST_EPOCH, 0))
+        self._log_row(entry)
+        return entry
+
+    def _log_row(self, entry: Entry) -> None:
+        message = Registration(entry.id, entry.epoch, entry.identity, entry.name)
+        record = self._add(message, (Tables.register, entry.id, entry.epoch, entry.identity, entry.name))
+        record.advanced.setdefault(entry, entry.next)
+        entry.pending = record
+
+    def _lose(self, entry: Entry, error: ProtocolError) -> None:
+        held, entry.holder = entry.holder, None
+        if held is not None:
+            held.lost = error
+            if held.opened:
+                held.on_lost(error.code, error.message)
+
+    def _add(self, message: Message, effect: Effect) -> OpenRecord:
+        data = message.encode()
+        record = self._opened()
+        if not record.builder.fits(len(data)):
+            record = self._next_record()
+        record.builder.add_message(data)
+        record.effects.append(effect)
+        self._offer_soon(record)
+        return record
+
+    def _opened(self) -> OpenRecord:
+        if self._open is None:
+            raise RuntimeError("a record was asked for without room: has_room is False")
+        return self._open
+
+    def _next_record(self) -> OpenRecord:
+        if not self._free:
+            raise RuntimeError("a record was asked for without room: has_room is False")
+        self._seal()
+        return self._opened()
+
+    def _seal(self) -> None:
+        """Hand the open record to the writer and open another, or none until one comes back."""
+        record = self._opened()
+        self._open = OpenRecord(self._free.pop(), self.generation) if self._free else None
+        self._outstanding.append(record)
+        self._submit(record)
+
+    def _offer_soon(self, record: OpenRecord) -> None:
+        if not record.since:
+            record.since = time.perf_counter()
+        if not self._offering and not self._outstanding:
+            self._offering = True
+            self._loop.call_soon(self._offer)  # after all that can be read now: it shares one append
+
+    def _offer(self) -> None:
+        """Hand over the open record when the writer has none and there is something in it."""
+        self._offering = False
+        if not self._outstanding and self._open is not None and self._open.effects:
+            self._seal()
+
+    def _return(self, record: OpenRecord) -> None:
+        record.builder.clear()
+        if self._open is None:
+            self._open = OpenRecord(record.builder, self.generation)
+        else:
+            self._free.append(record.builder)
+        if self._changed is not None and not self._changed.done():
+            self._changed.set_result(None)
+        if self._said_no and self.has_room:
+            self._said_no = False
+            if self._on_room is not None:
+                self._on_room()
+
+    def _forget_ahead(self, error: ProtocolError) -> None:
+        if self._open is not None:
+            self._open.settle(error)
+            self._open.builder.clear()
+            self._open = OpenRecord(self._open.builder, self.generation)
+        self._ahead.clear()
+        before, self._entries = self._entries, {}
+        for row in list(self.tables.producers.values()):
+            self._entries[row.id] = Entry(row)
+        for entry in before.values():
+            self._lose(entry, error)
+
+    def _change(self) -> Awaitable[None]:
+        if self._changed is None or self._changed.done():
+            self._changed = self._loop.create_future()
+        return asyncio.shield(self._changed)
+
+    async def _wait_for_room(self) -> None:
+        while self.closed is None and not self.has_room:
+            await self._change()
+        if self.closed is not None:
+            raise self.closed

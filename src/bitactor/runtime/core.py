@@ -1,0 +1,245 @@
+"""The core of a service: log, engine, tables, admission, writer and snapshots of one app; everything but its sockets.
+
+Loop thread, except where other threads are named; what waits for a disk or a shard runs in threads.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from bitactor.engine import Engine
+from bitactor.log.none import NoneLog
+from bitactor.log.snapshots import SnapshotStore
+from bitactor.log.sqlite import SqliteLog
+from bitactor.protocol.errors import Code, ProtocolError
+from bitactor.protocol.records import BYTES_MAX, RecordBuilder, fingerprint_number
+from bitactor.runtime import recovery
+from bitactor.runtime.admission import Admission
+from bitactor.runtime.app import describe, reads_wall_time
+from bitactor.runtime.outputs import OutputHub
+from bitactor.runtime.snapshots import Boundary, Snapshots, copy_boundary, write_snapshot
+from bitactor.runtime.tables import Tables
+from bitactor.runtime.writer import Place, Reports, Writer
+
+if TYPE_CHECKING:
+    from bitactor.actors import App
+    from bitactor.config import Settings
+    from bitactor.log.contract import Log
+    from bitactor.runtime.reports import SnapshotInfo
+
+_BUILDERS: Final = 3
+_RECORD_BYTES_MIN: Final = 384 << 10  # the longest frame or message fits an empty record
+_FULL_RETRY_S: Final = 1.0
+
+logger = logging.getLogger("bitactor.runtime")
+
+
+class Core:
+    """Serves one app from one data directory. `failed` is called once, with words, when nothing may be acknowledged.
+
+    The parts are there after start. recovery_s, compile_seconds, replayed: of start.
+    """
+
+    engine: Engine
+    log: "Log"
+    admission: Admission
+    writer: Writer
+    snapshots: Snapshots | None
+    hub: OutputHub
+
+    def __init__(self, settings: "Settings", app: "App", failed: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.app = app
+        self.said = describe(app)
+        self.tables = Tables()
+        self.snapshots = None
+        self.recovery_s = self.compile_seconds = 0.0
+        self.replayed = 0
+        self._failed = failed
+        self._tasks: list[asyncio.Task[None]] = []
+        self._open = contextlib.ExitStack()
+        self._work = ThreadPoolExecutor(1, "bitactor recovery")  # one: the log's connection has one thread at a time
+
+    # --- start ---
+
+    async def start(self) -> None:
+        """Compile, open, recover, begin to write. Nothing stays open when it raises."""
+        try:
+            await self._start()
+        except BaseException:
+            self._open.close()
+            raise
+
+    async def _start(self) -> None:
+        begun = time.perf_counter()
+        self.engine = await self._do(self._make_engine)
+        self._open.callback(self.engine.close, discard=True)
+        self.compile_seconds = time.perf_counter() - begun
+        self.hub = OutputHub(self.app, self.settings.outputs.window)
+        self._open.callback(self.hub.close)
+        begun = time.perf_counter()
+        if self.settings.log.kind == "none":
+            self.log, place, newest = NoneLog(), Place(0, 0, 0), None
+            self.hub.attach(self.engine)
+        else:
+            place, newest = await self._recover()
+        self.recovery_s = time.perf_counter() - begun
+        self._serve(place, newest)
+
+    async def _recover(self) -> "tuple[Place, SnapshotInfo | None]":
+        settings = self.settings
+        directory = Path(settings.data_dir)
+        self.log = log = await self._do(
+            lambda: SqliteLog.open(
+                directory, durability=settings.log.durability, size_bytes_max=settings.log.size_bytes_max
+            )
+        )
+        self._open.callback(log.close)
+        self._store = store = SnapshotStore(directory / "snapshots", keep=settings.snapshot.keep)
+        start = await self._do(recovery.begin, store, log, logger.warning)
+        state, changes = await self._do(recovery.fit, start, log, self.app, self.said)
+        for change in changes:
+            logger.warning("the app has changed: %s", change)
+        if state is not None:
+            await self._do(self.engine.import_state, state)
+            self.hub.restore(start.sections)
+        self.hub.attach(self.engine)
+        self.tables = start.tables
+        replayed = await self._do(
+            lambda: recovery.replay(
+                log.read(start.place.sequence), start, app=self.app, said=self.said, engine=self.engine, log=log
+            )
+        )  # fmt: skip
+        self.replayed, place, newest = replayed.signals, replayed.place, None
+        if replayed.app is None or replayed.app["fingerprint"] != self.said["fingerprint"]:
+            place = await self._do(recovery.open_log_with, log, self.said, place)
+            if start.state is not None:  # migrated: never to be done again from the former app's snapshot
+                newest = await self._do(self._snapshot_at, place)
+        logger.info(
+            "recovered", extra={"snapshot": str(start.path), "signals": replayed.signals, "position": place.position}
+        )
+        return place, newest
+
+    def _snapshot_at(self, place: Place) -> "SnapshotInfo":
+        boundary = copy_boundary(self.engine, self.tables, self.hub, self.log, place)
+        return write_snapshot(self._store, boundary, self.said)
+
+    def _make_engine(self) -> Engine:
+        given = self.settings.engine
+        shards = max(1, (os.cpu_count() or 2) - 1) if given.shards is None else given.shards
+        return Engine(self.app, min(shards, 64), ring_signals=given.ring_signals, clock="records")
+
+    def _serve(self, place: Place, newest: "SnapshotInfo | None") -> None:
+        settings, log = self.settings, self.log
+        self.writer = Writer(
+            log, self.engine, self.tables, place,
+            fingerprint=fingerprint_number(self.said["fingerprint"]),
+            reports=Reports(self._completed, self._refused, self._broken),
+            make_room=self._make_room,
+        )  # fmt: skip
+        # A small log takes small records: it is to hold several, and the newest one always stays in it.
+        record_bytes = max(_RECORD_BYTES_MIN, min(BYTES_MAX, settings.log.size_bytes_max // 8))
+        self.admission = Admission(
+            self.tables,
+            [RecordBuilder(bytes_max=record_bytes) for _ in range(_BUILDERS)],
+            self.writer.submit,
+            self.hub.subscribe,
+            kinds=self.app.kinds,
+            app=self.app.name,
+            fingerprint=self.said["fingerprint"],
+            durability=log.durability,
+            position=place.position,
+            producers_max=settings.limits.producers_max,
+            names_max=settings.limits.names_max,
+        )
+        self.writer.start()
+        if settings.log.kind != "none":
+            self.snapshots = Snapshots(
+                self._store, log, self.said,
+                copy=self._copy,
+                call=self.writer.call,
+                place=lambda: self.writer.place,
+                newest=newest,
+                every_s=settings.snapshot.every_s,
+                every_signals=settings.snapshot.every_signals,
+                failed=lambda error: logger.error("a snapshot failed; the log still holds everything: %s", error),
+            )  # fmt: skip
+            self._tasks.append(asyncio.create_task(self.snapshots.run()))
+        if reads_wall_time(self.app):
+            self._tasks.append(asyncio.create_task(self._heartbeats(settings.limits.heartbeat_s)))
+
+    # --- while it runs ---
+
+    async def _heartbeats(self, every_s: float) -> None:
+        """Records without signals, so that wall time goes on for actors that see it."""
+        while True:
+            before = self.writer.place.sequence
+            await asyncio.sleep(every_s)
+            if self.writer.place.sequence == before:
+                self.admission.heartbeat()
+
+    def _completed(self, *arguments: Any) -> None:
+        self.admission.completed(*arguments)
+
+    def _refused(self, record: Any, error: ProtocolError) -> None:
+        opened = self.admission.closed is None
+        self.admission.refused(record, error)
+        if opened:
+            logger.error("the log is full: %s", error.message)
+            asyncio.get_running_loop().call_later(_FULL_RETRY_S, self._take_again)
+
+    def _take_again(self) -> None:
+        closed = self.admission.closed
+        if closed is not None and closed.code == Code.LOG_FULL:
+            self.admission.closed = None
+
+    def _broken(self, error: BaseException) -> None:
+        message = f"{type(error).__name__}: {error}"
+        logger.critical("the service ends, nothing more is acknowledged: %s", message, exc_info=error)
+        self.admission.fail(ProtocolError(Code.INTERNAL, "the service failed and ends; what it acknowledged is kept"))
+        self._failed(message)
+
+    def _copy(self) -> Boundary:
+        return copy_boundary(self.engine, self.tables, self.hub, self.log, self.writer.place)
+
+    def _make_room(self) -> None:
+        if self.snapshots is not None:
+            self.snapshots.make_room()
+
+    # --- stop ---
+
+    async def stop(self, *, snapshot: bool = True) -> None:
+        """Write what was admitted, snapshot what is new, close. After a failure: close alone."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.admission.closed is None:
+            self.admission.closed = ProtocolError(Code.SHUTTING_DOWN, "the service stops")
+        await self.admission.drained()
+        if snapshot and self.snapshots is not None:
+            newest = self.snapshots.newest
+            if newest is None or newest.sequence < self.writer.place.sequence:
+                try:
+                    await self.snapshots.take()
+                except Exception:
+                    logger.exception("the last snapshot failed; the log holds everything")
+            self.snapshots.close()
+        await self._do(self.writer.stop)
+        await self._do(self.engine.flush)
+        self.hub.close()
+        await self._do(self._open.close)
+        self._work.shutdown(wait=False)
+
+    async def drain(self) -> None:
+        """Wait until all that was admitted is acknowledged and its outputs are with the hub."""
+        await self.admission.drained()
+        await self._do(self.engine.flush)
+
+    async def _do(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._work, function, *arguments)

@@ -1,0 +1,171 @@
+"""The writer: one thread that appends records, applies them, and reports back. Nothing else writes the log.
+
+For each record, in this order: stamp its wall time, append it (returns when it is durable as configured), apply it to
+the engine and the tables, report once on the loop. So `applied <= durable`, and what is acknowledged is both. A failed
+append ends the service: nothing of it is acknowledged, and recovery reads what the log really holds.
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bitactor import faults
+from bitactor.log.contract import LogFullError
+from bitactor.protocol.errors import Code, ProtocolError
+from bitactor.runtime.records import OpenRecord, take_effect
+from bitactor.runtime.reports import SecondsCounter
+from bitactor.runtime.tables import Tables
+
+if TYPE_CHECKING:
+    from bitactor.engine import Engine
+    from bitactor.log.contract import Log
+
+
+@dataclass(slots=True)
+class Place:
+    """Where the log is: the next record's sequence, the signals before it, the last record's wall time."""
+
+    sequence: int
+    position: int
+    wall_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """What the writer calls on the loop."""
+
+    completed: Callable[[OpenRecord], None]
+    refused: Callable[[OpenRecord, ProtocolError], None]
+    failed: Callable[[BaseException], None]
+
+
+class Writer:
+    """Owns the log's writing connection from start to stop.
+
+    place: read by others for figures only. make_room: called when the log is full, on this thread, at a record's
+    boundary; the append is tried once more after it.
+    """
+
+    def __init__(
+        self,
+        log: "Log",
+        engine: "Engine",
+        tables: Tables,
+        place: Place,
+        *,
+        fingerprint: int,
+        reports: Reports,
+        make_room: Callable[[], None],
+    ) -> None:
+        self.place = place
+        self.applied_time_ns = 0  # of the last signal applied
+        self.ingest_to_done = SecondsCounter()
+        self._log = log
+        self._engine = engine
+        self._tables = tables
+        self._fingerprint = fingerprint
+        self._reports = reports
+        self._make_room = make_room
+        self._refused_generation = -1
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[OpenRecord | Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="bitactor writer", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def submit(self, record: OpenRecord) -> None:
+        """Write this record behind those before it. Loop thread."""
+        self._queue.put(record)
+
+    def call(self, function: Callable[[], Any]) -> "Future[Any]":
+        """Call the function on the writer's thread between two records. Any thread."""
+        future: Future[Any] = Future()
+
+        def job() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to who asked)
+                future.set_exception(error)
+
+        self._queue.put(job)
+        return future
+
+    def stop(self) -> None:
+        """Finish what was submitted and end the thread. Waits; not on the writer's thread."""
+        self._queue.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while (item := self._next()) is not None:
+                if isinstance(item, OpenRecord):
+                    self._write(item)
+                else:
+                    item()
+        except BaseException as error:  # noqa: BLE001  (whatever it is, nothing more may be acknowledged)
+            self._tell(self._reports.failed, error)
+
+    def _next(self) -> OpenRecord | Callable[[], None] | None:
+        while self._queue.empty() and self._log.tidy():
+            pass
+        return self._queue.get()
+
+    def _write(self, record: OpenRecord) -> None:
+        if record.generation == self._refused_generation:
+            self._refuse(record)
+            return
+        try:
+            self._append(record)
+        except LogFullError:
+            self._make_room()
+            try:
+                self._append(record)
+            except LogFullError:
+                self._refused_generation = record.generation
+                self._refuse(record)
+                return
+        self._apply(record)
+        if record.effects:
+            self.ingest_to_done.add(time.perf_counter() - record.since)
+        self._tell(self._reports.completed, record)
+
+    def _refuse(self, record: OpenRecord) -> None:
+        error = ProtocolError(
+            Code.LOG_FULL, f"the log holds {self._log.size()} bytes, as many as it may: raise log.size_bytes_max"
+        )
+        self._tell(self._reports.refused, record, error)
+
+    def _append(self, record: OpenRecord) -> None:
+        place, builder = self.place, record.builder
+        wall_ns = max(time.time_ns(), place.wall_ns)
+        data = builder.finish(place.sequence, place.position, wall_ns, 0, self._fingerprint)
+        self._log.append(
+            data, sequence=place.sequence, position=place.position, count=builder.count, wall_ns=wall_ns
+        )  # fmt: skip
+        self.place = Place(place.sequence + 1, place.position + builder.count, wall_ns)
+
+    def _apply(self, record: OpenRecord) -> None:
+        faults.point("apply.before")
+        signals = record.builder.signals
+        self._engine.apply(signals, self.place.wall_ns)
+        for key in record.erased:
+            self._engine.erase(key)
+        take_effect(self._tables, record.effects)
+        if len(signals):
+            self.applied_time_ns = int(signals[-1]["time"])
+        record.position = self.place.position
+        faults.point("apply.after")
+
+    def _tell(self, report: Callable[..., None], *arguments: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(report, *arguments)
+        except RuntimeError:  # the loop is closed: the service has ended without waiting for us
+            self._queue.put(None)
