@@ -81,6 +81,18 @@ def engine_group(quick: bool) -> Group:
     )
 
 
+def state_group(quick: bool) -> Group:
+    """State out and in: the pause of a snapshot, and what recovery begins with."""
+    measures = []
+    for size, full_keys in SIZES.items():
+        if full_keys < 1_000_000 or (quick and full_keys > 1_000_000):
+            continue
+        keys = ("--keys", str(1_000 if quick else full_keys))
+        measures.append(Measure(f"state, {size}", "engine_state", keys))
+        measures.append(Measure(f"state, {size}, expiring", "engine_state", (*keys, "--expiring")))
+    return Group("state", tuple(measures))
+
+
 def start_group(quick: bool) -> Group:
     """Import, first compile, compile from cache: fresh processes."""
     del quick
@@ -107,7 +119,7 @@ def core_group(quick: bool) -> Group:
 
 def groups(*, quick: bool) -> list[Group]:
     """Everything, in the order of the table."""
-    others = [engine_group(quick), start_group(quick), handover_group(quick), core_group(quick)]
+    others = [engine_group(quick), state_group(quick), start_group(quick), handover_group(quick), core_group(quick)]
     return [*vwap_groups(quick), *others]
 
 
@@ -122,6 +134,7 @@ GOALS = [
     Goal("engine, dispatch: whole engine", at_most=8),
     Goal("engine, feedback", at_least=25),
     Goal("engine, send", at_least=5),
+    Goal("state, 1 million keys: pause", at_most=50),
     Goal("start: import", at_most=0.3),
     Goal("start: first compile", at_most=1.5),
     Goal("start: compile from cache", at_most=0.5),

@@ -99,7 +99,8 @@ def layout_dtype(fields: Sequence[StateField], stride: int) -> "np.dtype[Any]":
 class EngineState:
     """Everything that an engine's future depends on, at `position`: see the head of this module.
 
-    wall_ns: wall time of the newest step. counters: one for each of COUNTERS.
+    wall_ns: wall time of the newest step. counters: one for each of COUNTERS. pause_seconds: how long the shards stood
+    still for the export at most; no part of the state.
     """
 
     position: int
@@ -107,6 +108,7 @@ class EngineState:
     counters: dict[str, int]
     kinds: tuple[KindState, ...]
     actors: tuple[ActorState, ...]
+    pause_seconds: float = 0.0
 
     def actor(self, name: str) -> ActorState:
         """The state of one actor. KeyError names those there are."""
@@ -176,7 +178,9 @@ class EngineState:
             actors = tuple(_actor_from(index, actor, sections) for index, actor in enumerate(meta["actors"]))
             kinds = tuple(KindState(k["name"], k["number"], k["value"], k["aux"], k["signals"]) for k in meta["kinds"])
             return cls(meta["position"], meta["wall_ns"], dict(meta["counters"]), kinds, actors)
-        except (KeyError, TypeError, IndexError) as error:
+        except StateError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
             raise StateError(f"the state's schema lacks something, or has it wrong: {error!r}") from error
 
     # --- is it sound ---
@@ -202,8 +206,8 @@ class EngineState:
                 f"{self.counters['processed']} processed and {dropped} dropped"
             )
         names = [actor.name for actor in self.actors]
-        if len(set(names)) != len(names):
-            raise StateError(f"the state names an actor twice: {', '.join(names)}")
+        if len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
+            raise StateError(f"the state names an actor twice, or with no text: {names}")
         for actor in self.actors:
             _check_actor(actor, self.wall_ns)
 
@@ -290,7 +294,7 @@ def read_state(engine: Any, kinds: Sequence[Kind], actors: "Sequence[Actor]") ->
         touches = [np.empty(rows, "u4") if actors[index].idle_ns else None for _ in range(2)]
         return np.empty(rows, "u8"), np.empty((rows, strides[index]), "u1"), touches[0], touches[1]
 
-    (position, wall_ns, *counters), kind_signals, copied = _export(engine, len(kinds), strides, allocate)
+    (position, wall_ns, *counters), kind_signals, copied, paused_ns = _export(engine, len(kinds), strides, allocate)
     states = []
     for actor, (counts, n, *counted, buffers) in zip(actors, copied, strict=True):
         keys, raw, order, ticks = buffers
@@ -304,7 +308,7 @@ def read_state(engine: Any, kinds: Sequence[Kind], actors: "Sequence[Actor]") ->
         KindState(k.name, k.number, k.value, k.aux, signals) for k, signals in zip(kinds, kind_signals, strict=True)
     )
     named = dict(zip(COUNTERS, counters, strict=True))
-    return EngineState(position, wall_ns, named, tuple(of_kinds), tuple(states))
+    return EngineState(position, wall_ns, named, tuple(of_kinds), tuple(states), paused_ns / 1e9)
 
 
 def write_state(engine: Any, kinds: Sequence[Kind], actors: "Sequence[Actor]", state: EngineState) -> None:
@@ -334,7 +338,7 @@ def write_state(engine: Any, kinds: Sequence[Kind], actors: "Sequence[Actor]", s
 
 def check_fits(state: EngineState, kinds: Sequence[Kind], actors: "Sequence[Actor]") -> None:
     """Raise StateError unless the state is of exactly these kinds, actors, layouts and idle times."""
-    hint = "bitactor.migration.migrate(state, app) makes a state of this app of it, or says why not"
+    hint = "bitactor.migration.migrate(state, app) makes of it a state of this app, or says why not"
     mine, theirs = {a.name: a for a in actors}, {a.name: a for a in state.actors}
     for name in mine.keys() ^ theirs.keys():
         here, there = ("the state", "the app") if name in theirs else ("the app", "the state")
@@ -345,7 +349,7 @@ def check_fits(state: EngineState, kinds: Sequence[Kind], actors: "Sequence[Acto
             raise StateError(f"actor {name!r}: the state has {was}; the app has {now}; {hint}")
         if theirs[name].idle_ns != actor.idle_ns:
             was_ns, now_ns = theirs[name].idle_ns, actor.idle_ns
-            raise StateError(f"actor {name!r}: keys expired after {was_ns} ns, and do after {now_ns} now; {hint}")
+            raise StateError(f"actor {name!r}: keys expired after {was_ns} ns, and do after {now_ns} ns now; {hint}")
     of_app = {(k.name, k.number, k.value, k.aux) for k in kinds}
     of_state = {(k.name, k.number, k.value, k.aux) for k in state.kinds}
     if of_app != of_state:

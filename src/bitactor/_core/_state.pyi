@@ -9,7 +9,7 @@ PARTITIONS: Final[int]
 
 def _export(
     core: EngineCore, kinds: int, strides: list[int], allocate: Callable[[int, int], tuple[Any, Any, Any, Any]]
-) -> tuple[list[int], list[int], list[tuple[bytes, int, int, int, int, tuple[Any, Any, Any, Any]]]]: ...
+) -> tuple[list[int], list[int], list[tuple[bytes, int, int, int, int, tuple[Any, Any, Any, Any]]], int]: ...
 def _import(
     core: EngineCore,
     head: list[int],
