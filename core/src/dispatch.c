@@ -142,8 +142,10 @@ static void choose_all(ba_shard *shard, const ba_batch *batch) {
   memset(shard->order_n, 0, (engine->actor_count + 1) * sizeof *shard->order_n);
   for (uint32_t k = 0; k < (route->count ? route->count : 1u); k++) {
     uint32_t a = route->count ? route->actors[k] : route->first;
-    for (uint32_t i = 0; i < batch->n; i++) shard->order[a * BA_CHUNK + i] = (uint16_t)i;
-    shard->order_n[a] = batch->n;
+    uint16_t *order = shard->order + a * BA_CHUNK;
+    const uint32_t n = batch->n; /* a copy, so that the loop becomes a few vector stores */
+    for (uint32_t i = 0; i < n; i++) order[i] = (uint16_t)i;
+    shard->order_n[a] = n;
   }
 }
 

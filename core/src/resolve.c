@@ -88,26 +88,26 @@ enum ba_store_way ba_store_set_way(ba_store *store, enum ba_store_way way) {
  */
 enum { FRONT_BATCH = 256, FRONT_MISSES = 16, FRONT_REST = 16 };
 
-static uint64_t front_at(const ba_store *store, uint64_t key) {
-  return (key * store->front_factor) >> (64 - BA_FRONT_BITS);
-}
+static uint64_t front_at(uint64_t factor, uint64_t key) { return (key * factor) >> (64 - BA_FRONT_BITS); }
 
 void ba_store_clear_front(ba_store *store) {
   if (!store->front) return;
   /* Every place but its own holds key 0, and that one another key that does not belong there. */
   memset(store->front, 0, BA_FRONT_PLACES * sizeof *store->front);
+  const uint64_t factor = store->front_factor;
   uint64_t stranger = 1;
-  while (front_at(store, stranger) == front_at(store, 0)) stranger++;
-  store->front[front_at(store, 0)].key = stranger;
+  while (front_at(factor, stranger) == front_at(factor, 0)) stranger++;
+  store->front[front_at(factor, 0)].key = stranger;
 }
 
 static uint32_t resolve_by_front(ba_store *store, const ba_signal *signals, const uint8_t *parts, const uint16_t *order,
                                  uint32_t n, uint32_t *slots) {
   front_place *front = store->front;
+  const uint64_t factor = store->front_factor;
   uint32_t refused = 0, missed = 0;
   for (uint32_t i = 0; i < n; i++) {
     const uint64_t key = signals[order[i]].key;
-    front_place *place = &front[front_at(store, key)];
+    front_place *place = &front[front_at(factor, key)];
     uint32_t slot = place->slot;
     if (__builtin_expect(place->key != key, 0)) {
       missed++;
