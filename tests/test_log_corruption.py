@@ -7,8 +7,10 @@ import secrets
 
 import pytest
 
+from bitactor.log import database
 from bitactor.log.contract import CorruptionError, FormatError, LogError
 from bitactor.log.sqlite import SqliteLog
+from bitactor.log.wal import frames
 from tests.log_contract.records import record
 
 HEADER_FIELDS = [  # offset in the record, offset that is named, what is said
@@ -163,3 +165,56 @@ def test_changed_bytes_anywhere_in_the_file_never_change_what_is_read(tmp_path):
             left.unlink()
         path.write_bytes(whole)
     assert told > 10
+
+
+def killed_with_a_wal(path, count=12, durability="full"):
+    """The log of a process that died: nothing was checkpointed since it was opened."""
+    log = SqliteLog.open(path, durability=durability)
+    records = [record(sequence, 30_000) for sequence in range(count)]
+    for each in records:
+        each.to(log)
+    database.abandon(log._connection)
+    log._lock.release()
+    return [each.record for each in records], path / "log.sqlite-wal"
+
+
+@pytest.mark.parametrize("offset", [8, 20, 32, 40, 50, 5_000])
+def test_a_changed_bit_inside_the_wal_of_a_killed_process_is_told(tmp_path, offset):
+    records, wal = killed_with_a_wal(tmp_path)
+    whole = wal.read_bytes()
+    frame = 65536 + 24
+    for at in [offset] if offset < 32 else [offset, offset + 3 * frame, offset + 6 * frame]:
+        flip(wal, at)
+        for _ in range(2):  # it stays told
+            with pytest.raises(CorruptionError, match="log.sqlite-wal: record [0-9]+: its frame [0-9]+ is damaged"):
+                SqliteLog.open(tmp_path)
+        wal.write_bytes(whole)
+        (tmp_path / "log.sqlite-shm").unlink()
+    assert read_all(tmp_path) == records
+
+
+def test_the_unfinished_end_of_a_wal_is_no_damage(tmp_path):
+    records, wal = killed_with_a_wal(tmp_path)
+    flip(wal, wal.stat().st_size - 100)  # of the last transaction, as if its sync had not ended
+    assert read_all(tmp_path) == records[:-1]
+
+
+def test_a_wal_written_without_syncs_may_lack_any_of_its_end(tmp_path):
+    records, wal = killed_with_a_wal(tmp_path, durability="normal")
+    flip(wal, 40 + 6 * (65536 + 24))
+    kept = read_all(tmp_path)
+    assert kept == records[: len(kept)]
+    assert len(kept) < len(records)
+
+
+def test_frames_of_an_older_wal_are_no_damage(tmp_path):
+    log = SqliteLog.open(tmp_path, checkpoint_bytes=1 << 19)
+    records = [record(sequence, 30_000) for sequence in range(40)]
+    for each in records:
+        each.to(log)
+        log.tidy()
+    database.abandon(log._connection)
+    log._lock.release()
+    salts, found = frames(tmp_path / "log.sqlite-wal", database.PAGE_BYTES)
+    assert any(frame.salts != salts for frame in found)
+    assert read_all(tmp_path) == [each.record for each in records]

@@ -82,7 +82,7 @@ def test_a_log_whose_making_was_cut_short_is_made_again(tmp_path, left):
     path = tmp_path / "log.sqlite"
     if left is None:  # died after the header, before the tables
         with contextlib.closing(database.connect(path)) as connection:
-            connection.pragma("user_version", 0)
+            database.lay_out(connection)
     else:
         path.write_bytes(left)
     filled(tmp_path, 3)

@@ -1,7 +1,8 @@
 """The embedded log's SQLite file: its tables, how it is opened, what SQLite's errors mean. One thread a connection.
 
     record(sequence INTEGER PRIMARY KEY, position, count, wall_ns, record BLOB)   position .. wall_ns as in its header
-    meta(name, value): format; first: the oldest record; kept: records below it were there at the last checkpoint
+    meta(name, value): format; first: the oldest record; kept: records below it were there at the last checkpoint;
+                       synced: whether the one who has it open syncs each commit
 
 `kept` is written before each checkpoint. So records that reached the file itself are below it or still protected by
 the WAL's checksums, and a file whose last records were lost to damage is found out when it is opened.
@@ -15,6 +16,7 @@ from typing import Any, Final
 import apsw
 import apsw.bestpractice
 
+from bitactor.log import wal
 from bitactor.log.check import Checker
 from bitactor.log.contract import CorruptionError, End, FatalLogError, First, FormatError
 
@@ -35,6 +37,7 @@ CREATE TABLE record (
 """
 
 
+_META: Final = ("format", "first", "kept", "synced")
 _SELECT_ALL: Final = "SELECT sequence, position, count, wall_ns, record FROM record"
 
 
@@ -57,8 +60,6 @@ def connect(path: Path, vfs: str = "") -> apsw.Connection:
     """Open the writing connection; everything it does at first is synced."""
     connection = apsw.Connection(str(path), vfs=vfs or None)
     connection.set_busy_timeout(BUSY_MS)
-    connection.pragma("page_size", PAGE_BYTES)
-    connection.pragma("auto_vacuum", "INCREMENTAL")
     connection.pragma("synchronous", "FULL")
     connection.pragma("cache_size", -CACHE_KIB)
     connection.pragma("trusted_schema", False)
@@ -80,15 +81,34 @@ def abandon(connection: apsw.Connection) -> None:
     connection.close(True)
 
 
-def prepare(connection: apsw.Connection, path: Path) -> tuple[First, End]:
-    """Make the tables if the file is new, check that they are ours otherwise; where the log begins and ends."""
-    apsw.bestpractice.connection_wal(connection)
+def prepare(connection: apsw.Connection, path: Path, in_wal: tuple[bytes, list[wal.Frame]]) -> tuple[First, End]:
+    """Make the tables if the file is new, check them and the WAL otherwise; where the log begins and ends.
+
+    in_wal: from wal.frames, before the file was opened. FormatError, CorruptionError.
+    """
     if not connection.execute("SELECT count(*) FROM sqlite_schema").get:
+        lay_out(connection)
         with connection:
             connection.pragma("application_id", APPLICATION_ID)
             connection.execute(_TABLES)
-            connection.executemany("INSERT INTO meta VALUES (?, ?)", (("format", FORMAT), ("first", 0), ("kept", 0)))
-    return extent(connection, path)
+            connection.executemany(
+                "INSERT INTO meta VALUES (?, ?)", [(name, FORMAT * (name == "format")) for name in _META]
+            )
+    first, end = extent(connection, path)
+    valid, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    synced = connection.execute("SELECT value FROM meta WHERE name = 'synced'").get
+    if synced and wal.damaged_after(*in_wal, valid):
+        raise CorruptionError(
+            f"{path}-wal", f"its frame {valid + 1} is damaged, and synced ones follow", sequence=end.sequence
+        )
+    return first, end
+
+
+def lay_out(connection: apsw.Connection) -> None:
+    """Give an empty file its pages and its WAL. Never one with tables: this writes, before the WAL was checked."""
+    connection.pragma("page_size", PAGE_BYTES)
+    connection.pragma("auto_vacuum", "INCREMENTAL")
+    apsw.bestpractice.connection_wal(connection)
 
 
 def extent(connection: apsw.Connection, path: Path) -> tuple[First, End]:
@@ -101,7 +121,7 @@ def extent(connection: apsw.Connection, path: Path) -> tuple[First, End]:
             f"{path} has log format {meta['format']}; this program knows {FORMAT}: use the program that wrote it, "
             "or a newer one"
         )
-    if not all(isinstance(meta.get(name), int) for name in ("format", "first", "kept")):
+    if not all(isinstance(meta.get(name), int) for name in _META):
         raise CorruptionError(path, f"its table meta holds {meta}")
     first, end = First(0, 0), End(0, 0, 0)
     for order in ("ASC", "DESC"):
@@ -126,9 +146,9 @@ def _rows(connection: apsw.Connection, sql: str, *bindings: int) -> list[Any]:
     return connection.execute(sql, bindings).fetchall()
 
 
-def set_kept(connection: apsw.Connection, sequence: int) -> None:
-    """Write down, before a checkpoint, that the records below `sequence` are there."""
-    connection.execute("UPDATE meta SET value = ? WHERE name = 'kept'", (sequence,))
+def set_meta(connection: apsw.Connection, name: str, value: int) -> None:
+    """Set a row of meta, in a transaction of its own unless there is one."""
+    connection.execute("UPDATE meta SET value = ? WHERE name = ?", (value, name))
 
 
 def remove(connection: apsw.Connection, before: int, records_max: int, bytes_max: int) -> First:
@@ -144,7 +164,7 @@ def remove(connection: apsw.Connection, before: int, records_max: int, bytes_max
         position: Any = connection.execute("SELECT position FROM record WHERE sequence = ?", (upto,)).get
         if position is None:
             raise CorruptionError(connection.filename, "it is missing", sequence=upto)
-        connection.execute("UPDATE meta SET value = ? WHERE name = 'first'", (upto,))
+        set_meta(connection, "first", upto)
     return First(upto, position)
 
 

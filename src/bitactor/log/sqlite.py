@@ -16,7 +16,7 @@ import apsw
 import apsw.bestpractice
 
 from bitactor import faults
-from bitactor.log import database
+from bitactor.log import database, wal
 from bitactor.log.check import Checker
 from bitactor.log.contract import (
     CorruptionError,
@@ -30,7 +30,7 @@ from bitactor.log.contract import (
     RemovedError,
 )
 from bitactor.log.directory import DirectoryLock
-from bitactor.log.disk import DISK, make_directories
+from bitactor.log.disk import DISK, Disk, make_directories
 from bitactor.log.durations import SecondsCounter
 
 FILE: Final = "log.sqlite"
@@ -66,8 +66,9 @@ class SqliteLog:
         size_bytes_max: int | None = None,
         checkpoint_bytes: int = CHECKPOINT_BYTES,
         vfs: str = "",
+        disk: Disk = DISK,
     ) -> Self:
-        """Open the log in that directory, or make both. durability: full, normal or off; vfs: another one of SQLite's.
+        """Open the log in that directory, or make both. durability: full, normal or off; vfs, disk: for tests.
 
         What it holds then is durable, also what a process that was killed had written and not yet synced. ValueError,
         LogLockedError, FormatError, CorruptionError; FatalLogError or OSError when the disk refuses.
@@ -77,10 +78,10 @@ class SqliteLog:
         if size_bytes_max is not None and size_bytes_max < SIZE_BYTES_MIN:
             raise ValueError(f"log.size_max_bytes is {size_bytes_max}: {SIZE_BYTES_MIN} at least")
         directory = Path(directory)
-        make_directories(directory)
+        make_directories(directory, disk)
         lock = DirectoryLock(directory)
         try:
-            return cls(lock, directory / FILE, durability, size_bytes_max, checkpoint_bytes, vfs)
+            return cls(lock, directory / FILE, durability, size_bytes_max, checkpoint_bytes, vfs, disk)
         except BaseException:
             lock.release()
             raise
@@ -93,6 +94,7 @@ class SqliteLog:
         size_bytes_max: int | None,
         checkpoint_bytes: int,
         vfs: str,
+        disk: Disk,
     ) -> None:
         self.path = path
         self.full = False
@@ -107,15 +109,17 @@ class SqliteLog:
         self._append_seconds, self._sync_seconds = SecondsCounter(), SecondsCounter()
         self._checkpoint_seconds = SecondsCounter()
         self._synchronous, self._durability = _SYNCHRONOUS[durability]
+        in_wal = wal.frames(path.with_name(f"{path.name}-wal"), database.PAGE_BYTES)
         with database.explained(path):
             self._connection = database.connect(path, vfs)
         try:
             with database.explained(path):
-                self._first, self._end = database.prepare(self._connection, path)
+                self._first, self._end = database.prepare(self._connection, path, in_wal)
                 # Makes durable what SQLite found in the WAL: a killed process may have written it without syncing it,
                 # and after a failed sync the page cache shows what the disk does not have. Pages are written anew.
+                database.set_meta(self._connection, "synced", int(self._durability == Durability.DISK))
                 self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-                DISK.sync_directory(path.parent)
+                disk.sync_directory(path.parent)
                 self._connection.pragma("synchronous", self._synchronous)
                 self._size = database.used_bytes(self._connection)
         except BaseException:
@@ -233,7 +237,7 @@ class SqliteLog:
                 database.abandon(self._connection)
             else:
                 self._connection.pragma("synchronous", "FULL")
-                database.set_kept(self._connection, self._end.sequence)
+                database.set_meta(self._connection, "kept", self._end.sequence)
                 self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
                 self._connection.close()
         except apsw.Error as error:
@@ -281,7 +285,7 @@ class SqliteLog:
         begun = time.perf_counter()
         faults.point("log.checkpoint.before")
         try:
-            database.set_kept(self._connection, self._end.sequence)
+            database.set_meta(self._connection, "kept", self._end.sequence)
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as error:
             self._fail("checkpointing", error)
