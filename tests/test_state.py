@@ -72,6 +72,8 @@ def test_an_imported_state_goes_on_bit_for_bit_whatever_the_shards_and_secret(se
             if state is not None:
                 engine.import_state(state)
                 same_state(engine.export_state(), state)
+                boundary = (state.position, state.counters["steps"], state.counters["waves"])
+                assert {(s.position, s.steps, s.waves) for s in engine.statistics().shards} == {boundary}
             apply_all(engine, steps[begin:end])
             state = through_sections(engine.export_state())
             made.append(engine.outputs())

@@ -108,6 +108,7 @@ typedef struct image {
   ba_state state;
   ba_actor_state actors[ACTORS];
   uint64_t kinds[KINDS];
+  uint64_t seen[ACTORS]; /* keys that a query sees: not those that are due and still there */
   uint64_t keys[ACTORS][ROWS_MAX];
   state states[ACTORS][ROWS_MAX];
   uint32_t order[ACTORS][ROWS_MAX], ticks[ACTORS][ROWS_MAX];
@@ -133,6 +134,7 @@ static void export(ba_engine *engine, image *into) {
   uint64_t position;
   CHECK(ba_engine_pause(engine, UINT64_MAX, UINT64_MAX, &position) == BA_OK, "pause");
   const int result = ba_engine_export(engine, &into->state);
+  for (uint32_t a = 0; a < ACTORS; a++) into->seen[a] = ba_engine_count(engine, a);
   ba_engine_resume(engine);
   CHECK(result == BA_OK, "export: %d", result);
   CHECK(into->state.counts.position == position, "not the boundary of the pause");
@@ -155,6 +157,7 @@ static void check_same(const image *a, const image *b) {
   for (int i = 0; i < ACTORS; i++) {
     const ba_actor_state *x = &a->actors[i], *y = &b->actors[i];
     CHECK(!memcmp(x->counts, y->counts, sizeof x->counts), "actor %d: counts", i);
+    CHECK(a->seen[i] == b->seen[i], "actor %d: keys seen by a query", i);
     CHECK(x->signals == y->signals && x->refused == y->refused && x->raised == y->raised, "actor %d: counters", i);
     CHECK(!memcmp(x->keys, y->keys, x->rows * sizeof *x->keys), "actor %d: keys", i);
     CHECK(!memcmp(x->states, y->states, x->rows * sizeof(state)), "actor %d: states", i);
