@@ -88,6 +88,15 @@ def test_lines_of_uvicorn_asyncio_warnings_and_ended_threads_come_out_in_the_sam
     assert "lambda" in found[4]["traceback"]
 
 
+def test_what_a_line_of_the_standard_logging_has_beside_its_message_is_a_field():
+    stream = json_log()
+    logging.getLogger("bitactor.x").info("recovered %d", 3, extra={"position": 7, "token": SECRET})
+    (line,) = lines(stream)
+    del line["ts"]
+    expected = {"level": "info", "logger": "bitactor.x", "event": "recovered 3", "position": 7, "token": "(not shown)"}
+    assert line == expected
+
+
 def test_the_level_says_what_is_written_and_requests_are_written_for_debug_only():
     stream = json_log("info")
     log = telemetry.get_logger("bitactor.x")

@@ -1,5 +1,6 @@
 """`bitactor serve market.py`: the app as a service, until it is told to stop."""
 
+import resource
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -7,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from bitactor import telemetry
 from bitactor.cli.apps import load_app
+from bitactor.cli.machine import FILES_BESIDE_CONNECTIONS
 from bitactor.cli.settings import with_settings
 from bitactor.config.settings import Settings
 
@@ -27,11 +30,21 @@ def run(settings: Settings) -> None:
 
     from bitactor.runtime.serve import serve
 
+    telemetry.setup(settings.logging.level, settings.logging.format)
+    _allow_open_files(settings.limits.connections_max + FILES_BESIDE_CONNECTIONS)
     app = load_app(settings.app)
     has_admin = find_spec("bitactor.admin.server") is not None
     status = uvloop.run(serve(settings, app, start_admin=_start_admin if has_admin else None))
     sys.stdout.flush()
     raise typer.Exit(status)
+
+
+def _allow_open_files(wanted: int) -> None:
+    """Raise the soft limit of open files as far as the hard one allows; a lack is what `doctor` tells."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 async def _start_admin(service: "Service") -> "tuple[str, Callable[[], Awaitable[None]]]":

@@ -102,8 +102,8 @@ def variable(name: str) -> str:
 
 
 def flag(name: str) -> str:
-    """The command line's flag for a setting: ingest.port -> --ingest-port."""
-    return "--" + name.replace(".", "-").replace("_", "-")
+    """The command line's flag for a setting: ingest.port -> --ingest-port. The app is no flag but the argument."""
+    return "argument" if name == "app" else "--" + name.replace(".", "-").replace("_", "-")
 
 
 def _config_file(config: Path | None, environ: Mapping[str, str]) -> Path | None:

@@ -32,6 +32,8 @@ _SECRET_TEXT: Final = re.compile(
 _NEEDS_QUOTES: Final = re.compile(r'[\s"=]|^$')
 _HIDDEN: Final = "(not shown)"
 _TEXT_MAX: Final = 8192  # characters of one value; a peer may choose some of them
+# What a log record has anyway; what else it has came with `extra` and is a field.
+_ATTRIBUTES: Final = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "fields"}
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
@@ -158,7 +160,8 @@ class _Handler(logging.Handler):
 
 
 def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
-    fields = dict(getattr(record, "fields", {}))
+    fields = {name: value for name, value in vars(record).items() if name not in _ATTRIBUTES}
+    fields |= getattr(record, "fields", {})
     if record.exc_info and record.exc_info[1] is not None:
         fields.setdefault("error", record.exc_info[1])
         fields["traceback"] = _traceback(record.exc_info[1], record.exc_info[2])
