@@ -109,30 +109,36 @@ static void run_actor(ba_shard *shard, const ba_batch *batch, uint32_t index, ui
   call(shard, batch, index, order, n);
 }
 
+/* Appends the signals mine[0..n), or 0 to n - 1 if it is null, to the lists of their actors, which end at `ends`. */
+static inline __attribute__((always_inline)) void list_signals(const ba_engine *engine, const ba_signal *signals,
+                                                               const uint16_t *mine, uint32_t n, uint16_t **ends) {
+  for (uint32_t j = 0; j < n; j++) {
+    const uint32_t i = mine ? mine[j] : j;
+    const ba_route *route = &engine->routes[engine->kind_index[signals[i].kind]];
+    *ends[route->first]++ = (uint16_t)i;
+    for (uint32_t k = 1; k < route->count; k++) *ends[route->actors[k]]++ = (uint16_t)i;
+  }
+}
+
 static void choose(ba_shard *shard, const ba_batch *batch, uint32_t *total) {
   const ba_engine *engine = shard->engine;
-  uint32_t lists = engine->actor_count + 1;
-  memset(shard->order_n, 0, lists * sizeof *shard->order_n);
-  uint16_t mine[BA_CHUNK];
-  uint32_t n = batch->n;
-  if (!batch->mine) {
-    uint32_t m = 0;
-    for (uint32_t i = 0; i < n; i++) {
-      mine[m] = (uint16_t)i;
-      m += shard->owners[batch->parts[i]] == shard->index;
+  const uint32_t lists = engine->actor_count + 1;
+  uint16_t *ends[BA_ACTORS_MAX + 1];
+  for (uint32_t a = 0; a < lists; a++) ends[a] = shard->order + a * BA_CHUNK;
+  if (batch->mine) {
+    *total = batch->n;
+    list_signals(engine, batch->signals, NULL, batch->n, ends);
+  } else {
+    uint16_t mine[BA_CHUNK];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < batch->n; i++) {
+      mine[n] = (uint16_t)i;
+      n += shard->owners[batch->parts[i]] == shard->index;
     }
-    n = m;
+    *total = n;
+    list_signals(engine, batch->signals, mine, n, ends);
   }
-  *total = n;
-  for (uint32_t j = 0; j < n; j++) {
-    uint32_t i = batch->mine ? j : mine[j];
-    const ba_route *route = &engine->routes[engine->kind_index[batch->signals[i].kind]];
-    shard->order[route->first * BA_CHUNK + shard->order_n[route->first]++] = (uint16_t)i;
-    for (uint32_t k = 1; k < route->count; k++) {
-      uint32_t a = route->actors[k];
-      shard->order[a * BA_CHUNK + shard->order_n[a]++] = (uint16_t)i;
-    }
-  }
+  for (uint32_t a = 0; a < lists; a++) shard->order_n[a] = (uint32_t)(ends[a] - (shard->order + a * BA_CHUNK));
 }
 
 /* All of one kind, all ours: every actor of the kind gets the identity. */
