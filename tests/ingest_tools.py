@@ -206,12 +206,17 @@ class Serving:
         return self
 
     def __exit__(self, *exc):
-        self.loop.call_soon_threadsafe(self._stop.set)
+        self.stop()
         self._thread.join(20)
         assert not self._thread.is_alive()
         counters = self.server.counters
         assert counters.connections == counters.authenticated == counters.receive_bytes == 0
         assert not +counters.paused, counters.paused
+
+    def stop(self):
+        """Ask the server to stop; it may be over already."""
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self._stop.set)
 
     def on_loop(self, function, *arguments):
         async def call():
@@ -239,10 +244,14 @@ class Peer:
         if buffer_bytes:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
         self.socket.settimeout(10)
-        self.socket.connect((host, port))
-        if secure is not None:
-            self.socket = secure.wrap_socket(self.socket, server_hostname="localhost")
         self._bytes = b""
+        try:
+            self.socket.connect((host, port))
+            if secure is not None:
+                self.socket = secure.wrap_socket(self.socket, server_hostname="localhost")
+        except OSError:
+            self.socket.close()
+            raise
 
     def __enter__(self):
         return self

@@ -14,9 +14,8 @@ from typing import Any, Final, Protocol, cast
 
 from bitactor.ingest.tls import handshake_failure
 
-RECEIVE_BYTES: Final = 256 * 1024
+RECEIVE_BYTES: Final = 128 * 1024
 HANDSHAKE_BYTES_MAX: Final = 32 * 1024  # a client's whole part of a handshake, certificates included
-_CHUNK: Final = 64 * 1024  # fed to TLS at once: what it has not decrypted yet stays in the cache
 TLS_HANDSHAKE: Final = 0x16  # first byte of a TLS connection
 
 
@@ -179,15 +178,13 @@ class TlsChannel(Channel):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Decrypt, or go on with the handshake."""
-        raw = self._scratch
-        if self._handshake_bytes == 0 and raw[0] != TLS_HANDSHAKE:
+        if self._handshake_bytes == 0 and self._scratch[0] != TLS_HANDSHAKE:
             self._fail("plain_text")
-        for begin in range(0, nbytes, _CHUNK):
-            if self._finished:
-                return
-            self._incoming.write(raw[begin : min(begin + _CHUNK, nbytes)])
-            if self._handshake_bytes < 0 or self._handshake(nbytes):
-                self._decrypt()
+        if self._finished:
+            return
+        self._incoming.write(self._scratch[:nbytes])
+        if self._handshake_bytes < 0 or self._handshake(nbytes):
+            self._decrypt()
 
     def eof_received(self) -> bool:
         """A TLS client says goodbye inside TLS; without that it was cut off."""

@@ -168,13 +168,19 @@ class Connection:
 
     # Time.
 
+    def _enter(self, state: State) -> None:
+        """Go on to a state whose limits are others."""
+        self.state = state
+        self._timer.cancel()
+        self._check()
+
     def _check(self) -> None:
         limits, now = self.server.limits, self.server.loop.time()
         due, code, text = self._due()
         if now >= due:
             self.refuse(ProtocolError(code, text))
             return
-        again = min(due, now + limits.frame_s)
+        again = min(due, now + limits.frame_s)  # nothing that begins after now is due before
         if code == Code.IDLE_TIMEOUT:
             again = min(again, self._ping(now))
         self._timer = self.server.loop.call_at(again, self._check)

@@ -229,7 +229,7 @@ class Session(Connection):
             return
         self._acked = (welcome.next, welcome.durability, welcome.position)
         self._limit = welcome.next + self.server.limits.window_signals if self._producer else 0
-        self.state = State.DATA
+        self._enter(State.DATA)
         self._write(replace(welcome, limit=self._limit))
         self.resume(Paused.OPENING)
 
