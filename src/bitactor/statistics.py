@@ -1,6 +1,6 @@
 """What an engine counted: frozen figures, each term counted where it happens, none derived from the others."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,7 @@ class Ticks:
 
     mean is over all signals; the percentiles are of the signals timed alone, one in 256 (each includes some tens of
     ticks of reading the counter), as the floor of their bucket (8 buckets an octave). Nothing timed yet: zeros.
+    counts: those timed alone, by bucket; bucket i begins at bitactor._core._engine.histogram_floors()[i] ticks.
     """
 
     samples: int
@@ -31,6 +32,7 @@ class Ticks:
     p99: int
     p999: int
     hz: int
+    counts: tuple[int, ...] = field(default=(), repr=False)
 
     def ns(self, ticks: float) -> float:
         """Ticks as nanoseconds."""
@@ -39,13 +41,7 @@ class Ticks:
 
 @dataclass(frozen=True, slots=True)
 class ShardStatistics:
-    """One shard, as of the end of the step at `position`.
-
-    Where its time went: idle_seconds between steps (of them parked_seconds asleep), step_seconds in steps. Of the
-    latter dispatch_seconds finding actors, resolving keys and calling handlers; emit_seconds keeping, ordering and
-    delivering emits, which includes waiting for readers; barrier_seconds waiting for other shards between waves; the
-    rest for the ring. Handlers alone: ActorStatistics.handler_seconds.
-    """
+    """One shard, as of the end of the step at `position`."""
 
     position: int
     processed: int
@@ -54,10 +50,6 @@ class ShardStatistics:
     parked_seconds: float
     steps: int
     waves: int
-    step_seconds: float
-    dispatch_seconds: float
-    emit_seconds: float
-    barrier_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +67,6 @@ class ActorStatistics:
     exceeded: int
     keys: int
     key_bytes: int
-    handler_seconds: float
     ticks: Ticks
 
 
@@ -90,10 +81,7 @@ class KindStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """An engine at a moment. accepted = processed + queued + the sum of dropped, at step boundaries: `conserved`.
-
-    ring_signals: what the ring has room for, ring_used: how much of it is taken (inline: both 0).
-    """
+    """An engine at a moment. accepted = processed + queued + the sum of dropped, at step boundaries: `conserved`."""
 
     accepted: int
     refused: int
@@ -108,8 +96,6 @@ class Statistics:
     position: int
     steps: int
     send_waits: int
-    ring_signals: int
-    ring_used: int
     shards: tuple[ShardStatistics, ...]
     actors: tuple[ActorStatistics, ...]
     kinds: tuple[KindStatistics, ...]
@@ -138,16 +124,16 @@ def _ticks(histogram: list[int], mean: float) -> Ticks:
     counts = np.asarray(histogram, np.uint64)
     samples = int(counts.sum())
     if not samples:
-        return Ticks(0, mean, 0, 0, 0, ticks_hz())
+        return Ticks(0, mean, 0, 0, 0, ticks_hz(), tuple(histogram))
     floors = histogram_floors()
     running = np.cumsum(counts)
     at = [floors[int(np.searchsorted(running, max(1, share * samples)))] for share in (0.5, 0.99, 0.999)]
-    return Ticks(samples, mean, at[0], at[1], at[2], ticks_hz())
+    return Ticks(samples, mean, at[0], at[1], at[2], ticks_hz(), tuple(histogram))
 
 
 def read_statistics(engine: Any, kinds: "Sequence[Kind]", actors: "Sequence[Actor]") -> Statistics:
     """Statistics of an engine: the shards and the totals in one consistent reading, the histograms beside it."""
-    (accepted, refused, dropped_full, position, steps, waits, ring_signals, ring_used), rows = engine._statistics()
+    (accepted, refused, dropped_full, position, steps, waits, _), rows = engine._statistics()
     hz = ticks_hz()
     dropped = {reason: sum(row[2][i] for row in rows) for i, reason in enumerate(_REASONS[:5])}
     dropped["full"] += dropped_full
@@ -159,7 +145,7 @@ def read_statistics(engine: Any, kinds: "Sequence[Kind]", actors: "Sequence[Acto
         mean = ticks / timed if timed else 0.0
         of_actors.append(
             ActorStatistics(
-                actor.name, signals, turned_away, raised, exceeded, keys, key_bytes, ticks / hz, _ticks(histogram, mean)
+                actor.name, signals, turned_away, raised, exceeded, keys, key_bytes, _ticks(histogram, mean)
             )
         )
     of_kinds = []
@@ -182,13 +168,8 @@ def read_statistics(engine: Any, kinds: "Sequence[Kind]", actors: "Sequence[Acto
         position=position,
         steps=steps,
         send_waits=waits,
-        ring_signals=ring_signals,
-        ring_used=ring_used,
         shards=tuple(
-            ShardStatistics(
-                row[0], row[1], row[12], row[10] / hz, row[11] / hz, row[8], row[9], *(t / hz for t in row[13:])
-            )
-            for row in rows
+            ShardStatistics(row[0], row[1], row[12], row[10] / hz, row[11] / hz, row[8], row[9]) for row in rows
         ),
         actors=tuple(of_actors),
         kinds=tuple(of_kinds),
