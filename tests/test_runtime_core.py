@@ -28,6 +28,7 @@ def settings_of(directory, **given):
         "snapshot": {"every_s": 3600.0, "every_signals": 1 << 40, "keep": 2},
         "limits": {"producers_max": 100, "names_max": 100, "heartbeat_s": 3600.0},
         "outputs": {"window": 1 << 18},
+        "telemetry": {"otlp_endpoint": None, "otlp_headers": None, "sample_ratio": 0.0},
     }
     for name, value in given.items():
         section, _, field = name.partition("__")

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 import warnings
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -17,6 +16,9 @@ from bitactor import SIGNAL_DTYPE, encode_frame, telemetry
 from bitactor.config import Settings, Telemetry
 from bitactor.telemetry.logs import as_json_line, as_text_line
 from bitactor.telemetry.repeats import Repeats
+from tests.collector import collector
+
+__all__ = ["collector"]  # a fixture
 
 
 @pytest.fixture(autouse=True)
@@ -222,58 +224,6 @@ def test_logging_imports_neither_pydantic_nor_opentelemetry_nor_numpy():
 
 
 # Traces.
-
-
-class Collector:
-    """An OTLP/HTTP collector on a port of its own: keeps what it is sent."""
-
-    def __init__(self):
-        from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-
-        requests = self.requests = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                if self.headers.get("Content-Encoding") == "gzip":
-                    import gzip
-
-                    body = gzip.decompress(body)
-                requests.append((self.path, dict(self.headers), ExportTraceServiceRequest.FromString(body)))
-                self.send_response(200)
-                self.send_header("Content-Type", "application/x-protobuf")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-
-            def log_message(self, *arguments):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-
-    def spans(self):
-        return [
-            span
-            for _, _, request in self.requests
-            for resource in request.resource_spans
-            for scope in resource.scope_spans
-            for span in scope.spans
-        ]
-
-    def close(self):
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-
-@pytest.fixture
-def collector():
-    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
-    made = Collector()
-    yield made
-    made.close()
 
 
 def frame(trace=b"", count=3):

@@ -20,11 +20,13 @@ from bitactor.protocol.messages import Producer as Registration
 from bitactor.runtime.records import Effect, OpenRecord, frame_place
 from bitactor.runtime.tables import FIRST_EPOCH, Row, Tables
 from bitactor.signals import text_key
+from bitactor.telemetry import MARKS_MAX
 
 if TYPE_CHECKING:
     from bitactor.ingest.admission import OnAck, OnLost, Producer, Subscription
     from bitactor.protocol.records import RecordBuilder
     from bitactor.schema import Kind
+    from bitactor.telemetry import Tracing
 
 Subscriber = Callable[[Subscribe, Callable[[bytes], bool]], "Subscription"]
 
@@ -85,6 +87,7 @@ class Admission:
         position: int,
         producers_max: int,
         names_max: int,
+        tracing: "Tracing | None" = None,
     ) -> None:
         self.tables = tables
         self.kinds: Mapping[str, int] = {kind.name: kind.number for kind in kinds}
@@ -99,6 +102,7 @@ class Admission:
         self._durability = durability
         self._producers_max = producers_max
         self._names_max = names_max
+        self._tracing = tracing
         self._submit = submit
         self._subscribe = subscribe
         self._entries = {row.id: Entry(row) for row in tables.producers.values()}
@@ -140,6 +144,7 @@ class Admission:
             raise producer.lost
         if self.closed is not None:
             raise self.closed
+        mark = self._tracing.frame(frame) if self._tracing is not None else None
         id_, epoch, count, sequence = frame_place(frame)
         known = entry.next - sequence
         if known or epoch != producer.epoch or id_ != entry.id:
@@ -155,6 +160,8 @@ class Admission:
         record.builder.add_frame(frame, kinds, known)
         faults.point("ingest.decoded")
         fresh = count - known
+        if mark is not None and len(record.marks) < MARKS_MAX:
+            record.marks.append(mark.admitted(entry.name, entry.next, fresh))
         record.effects.append((Tables.frame, id_, epoch, entry.next, fresh))
         entry.next += fresh
         entry.pending = record

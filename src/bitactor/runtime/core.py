@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from bitactor import telemetry
 from bitactor.engine import Engine
 from bitactor.log.none import NoneLog
 from bitactor.log.snapshots import SnapshotStore
@@ -23,8 +24,10 @@ from bitactor.runtime import recovery
 from bitactor.runtime.admission import Admission
 from bitactor.runtime.app import describe, reads_wall_time
 from bitactor.runtime.outputs import OutputHub
+from bitactor.runtime.records import OpenRecord
 from bitactor.runtime.snapshots import Boundary, Snapshots, copy_boundary, write_snapshot
 from bitactor.runtime.tables import Tables
+from bitactor.runtime.traces import RecordTraces
 from bitactor.runtime.writer import Place, Reports, Writer
 
 if TYPE_CHECKING:
@@ -59,6 +62,7 @@ class Core:
         self.said = describe(app)
         self.tables = Tables()
         self.snapshots = None
+        self.traces: RecordTraces | None = None
         self.recovery_s = self.compile_seconds = 0.0
         self.replayed = 0
         self._failed = failed
@@ -136,7 +140,7 @@ class Core:
         return Engine(self.app, min(shards, 64), ring_signals=given.ring_signals, clock="records")
 
     def _serve(self, place: Place, newest: "SnapshotInfo | None") -> None:
-        settings, log = self.settings, self.log
+        settings, log, tracing = self.settings, self.log, telemetry.start_tracing(self.settings.telemetry)
         self.writer = Writer(
             log, self.engine, self.tables, place,
             fingerprint=fingerprint_number(self.said["fingerprint"]),
@@ -157,8 +161,12 @@ class Core:
             position=place.position,
             producers_max=settings.limits.producers_max,
             names_max=settings.limits.names_max,
+            tracing=tracing,
         )
         self.writer.start()
+        if tracing is not None:
+            self.traces = RecordTraces(tracing, self.engine, self.hub)
+            self._tasks.append(asyncio.create_task(self.traces.run()))
         if settings.log.kind != "none":
             self.snapshots = Snapshots(
                 self._store, log, self.said,
@@ -184,8 +192,10 @@ class Core:
             if self.writer.place.sequence == before:
                 self.admission.heartbeat()
 
-    def _completed(self, *arguments: Any) -> None:
-        self.admission.completed(*arguments)
+    def _completed(self, record: OpenRecord) -> None:
+        self.admission.completed(record)
+        if self.traces is not None:
+            self.traces.completed(record)
 
     def _refused(self, record: Any, error: ProtocolError) -> None:
         opened = self.admission.closed is None
@@ -232,6 +242,8 @@ class Core:
             self.snapshots.close()
         await self._do(self.writer.stop)
         await self._do(self.engine.flush)
+        if self.traces is not None:
+            await self.traces.stop()
         self.hub.close()
         await self._do(self._open.close)
         self._work.shutdown(wait=False)

@@ -135,6 +135,15 @@ class OutputHub:
 
         return self.first + bisect_left(range(self.first, self.count), (position, index), key=place)
 
+    def emitted(self, begin: int, end: int) -> int:
+        """How many of the rows kept were caused by signals at positions begin <= p < end."""
+        return self.find(end, 0) - self.find(begin, 0) if self.count else 0
+
+    def catch_up(self) -> None:
+        """Take all that the engine has emitted into the window; readers are given it later."""
+        while self._take():
+            pass
+
     def rows(self, number: int) -> npt.NDArray[Any]:
         """Rows from that number on, at most 4,096 of them; a view that is good until the next rows come."""
         at = number % len(self._window)
@@ -146,8 +155,7 @@ class OutputHub:
             return {"outputs": b"", "outputs_gone": np.zeros(2, "<u8").tobytes()}
 
         async def on_loop() -> dict[str, bytes]:
-            while self._take():
-                pass
+            self.catch_up()
             numbers = np.arange(self.first, self.count) % len(self._window)
             kept = self._window[numbers].astype(_NATIVE.newbyteorder("<")).tobytes()
             return {"outputs": kept, "outputs_gone": np.array(self.gone, "<u8").tobytes()}

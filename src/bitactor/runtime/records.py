@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from bitactor.protocol.errors import ProtocolError
     from bitactor.protocol.records import RecordBuilder
     from bitactor.runtime.admission import Entry
+    from bitactor.telemetry import FrameMark, RecordTimes
 
 Effect = tuple[Any, ...]  # (a method of Tables, its arguments...)
 
@@ -32,10 +33,23 @@ class OpenRecord:
 
     effects: in order, what it does to the tables. erased: keys that no actor holds after its signals. advanced: for
     each producer in it, the `next` it leaves. names: keys it names or erases. generation: see Admission. since: when
-    its first item came, by time.perf_counter. position: signals in the log up to its end, set by the writer.
+    its first item came, by time.perf_counter. position: signals in the log up to its end, set by the writer. marks: of
+    its traced frames; times: what happened to it, set by the writer when it has marks.
     """
 
-    __slots__ = ("_done", "advanced", "builder", "effects", "erased", "generation", "names", "position", "since")
+    __slots__ = (
+        "_done",
+        "advanced",
+        "builder",
+        "effects",
+        "erased",
+        "generation",
+        "marks",
+        "names",
+        "position",
+        "since",
+        "times",
+    )
 
     def __init__(self, builder: "RecordBuilder", generation: int) -> None:
         self.builder = builder
@@ -46,6 +60,8 @@ class OpenRecord:
         self.names: list[int] = []
         self.since = 0.0
         self.position = 0
+        self.marks: list[FrameMark] = []
+        self.times: RecordTimes | None = None
         self._done: asyncio.Future[None] | None = None
 
     def wait(self) -> "asyncio.Future[None]":

@@ -20,6 +20,7 @@ from bitactor.protocol.errors import Code, ProtocolError
 from bitactor.runtime.records import OpenRecord, take_effect
 from bitactor.runtime.reports import SecondsCounter
 from bitactor.runtime.tables import Tables
+from bitactor.telemetry import RecordTimes
 
 if TYPE_CHECKING:
     from bitactor.engine import Engine
@@ -122,6 +123,7 @@ class Writer:
         if record.generation == self._refused_generation:
             self._refuse(record)
             return
+        begun_ns = time.time_ns()
         try:
             self._append(record)
         except LogFullError:
@@ -132,7 +134,17 @@ class Writer:
                 self._refused_generation = record.generation
                 self._refuse(record)
                 return
+        durable_ns = time.time_ns()
         self._apply(record)
+        if record.marks:
+            count = record.builder.count
+            record.times = RecordTimes(
+                self.place.sequence - 1,
+                record.position - count,
+                count,
+                append_ns=(begun_ns, durable_ns),
+                apply_ns=(durable_ns, time.time_ns()),
+            )
         if record.effects:
             self.ingest_to_done.add(time.perf_counter() - record.since)
         self._tell(self._reports.completed, record)
