@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bitactor.actors import Actor as Actor
     from bitactor.actors import App as App
     from bitactor.actors import HandlerError as HandlerError
+    from bitactor.client import Client as Client
     from bitactor.engine import ClosedError as ClosedError
     from bitactor.engine import Engine as Engine
     from bitactor.engine import OutputsFullError as OutputsFullError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from bitactor.outputs import Subscription as Subscription
     from bitactor.protocol import Frame as Frame
     from bitactor.protocol import FrameError as FrameError
+    from bitactor.protocol import ProtocolError as ProtocolError
     from bitactor.protocol import decode_frame as decode_frame
     from bitactor.protocol import encode_frame as encode_frame
     from bitactor.ring import PeerDiedError as PeerDiedError
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 _HOME: Final[dict[str, str]] = {
     "Actor": "bitactor.actors",
     "App": "bitactor.actors",
+    "Client": "bitactor.client",
     "ClosedError": "bitactor.engine",
     "DeadLetter": "bitactor.statistics",
     "Engine": "bitactor.engine",
@@ -50,6 +53,7 @@ _HOME: Final[dict[str, str]] = {
     "OUTPUT_DTYPE": "bitactor.signals",
     "OutputsFullError": "bitactor.engine",
     "PeerDiedError": "bitactor.ring",
+    "ProtocolError": "bitactor.protocol",
     "Ring": "bitactor.ring",
     "RingStatistics": "bitactor.ring",
     "SIGNAL_DTYPE": "bitactor.signals",

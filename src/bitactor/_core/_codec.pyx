@@ -2,12 +2,13 @@
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 cdef extern from "bitactor/signal.h" nogil:
     ctypedef struct ba_signal:
-        uint64_t key
+        uint16_t kind
+        uint16_t flags
     enum:
         BA_FRAME_SIGNALS
     uint8_t ba_partition(uint64_t key)
@@ -97,21 +98,19 @@ def frame_encode(uint64_t producer, uint32_t epoch, uint64_t sequence, bytes tra
     return out if written else None
 
 
-def frames_encode(uint64_t producer, uint32_t epoch, uint64_t sequence, bytes trace, signals, size_t frame_signals, out,
-                  size_t at):
-    """Signals cut into frames of frame_signals, written to the writable buffer `out` from byte `at` on: where they end.
+def frame_encode_into(uint64_t producer, uint32_t epoch, uint64_t sequence, bytes trace, signals, size_t first,
+                      size_t count, out, size_t at):
+    """Write a frame of signals[first, first + count) to the writable buffer `out` from byte `at` on: where it ends.
 
-    trace: as frame_encode, the same for all. ValueError when they do not fit or the sequence is out of range.
+    trace: as frame_encode. ValueError when it does not fit, or count or sequence is out of range.
     """
     cdef Py_buffer source, target
     cdef ba_frame frame
-    cdef size_t total, frames, done = 0, written = 1
-    cdef uint8_t *to
+    cdef size_t written
     cdef const ba_signal *given
+    cdef uint8_t *to
     memset(&frame, 0, sizeof(frame))
-    frame.producer, frame.epoch = producer, epoch
-    if not 1 <= frame_signals <= BA_FRAME_SIGNALS:
-        raise ValueError(f"frames of {frame_signals} signals; a frame holds 1 to 8192")
+    frame.producer, frame.epoch, frame.sequence, frame.count = producer, epoch, sequence, <uint32_t>count
     if trace:
         if len(trace) != 24:
             raise ValueError(f"a trace context is 24 bytes (trace id 16, span id 8), not {len(trace)}")
@@ -120,24 +119,46 @@ def frames_encode(uint64_t producer, uint32_t epoch, uint64_t sequence, bytes tr
     try:
         PyObject_GetBuffer(out, &target, PyBUF_WRITABLE)
         try:
-            given, total = <const ba_signal *>source.buf, <size_t>source.len // 32
-            frames = (total + frame_signals - 1) // frame_signals
-            if at > <size_t>target.len or frames * BA_FRAME_HEADER + 32 * total > <size_t>target.len - at:
-                raise ValueError(f"{total} signals in {frames} frames do not fit {target.len} bytes from {at} on")
-            to = <uint8_t *>target.buf
+            if first > <size_t>source.len // 32 or count > <size_t>source.len // 32 - first:
+                raise ValueError(f"signals {first} to {first + count} of {source.len // 32}")
+            if count > BA_FRAME_SIGNALS or at > <size_t>target.len or \
+                    BA_FRAME_HEADER + 32 * count > <size_t>target.len - at:
+                raise ValueError(f"a frame of {count} signals does not fit {target.len} bytes from {at} on")
+            given, to = <const ba_signal *>source.buf + first, <uint8_t *>target.buf + at
             with nogil:
-                while done < total and written:
-                    frame.sequence, frame.count = sequence + done, <uint32_t>min(frame_signals, total - done)
-                    written = ba_frame_encode(&frame, given + done, to + at)
-                    at += written
-                    done += frame.count
+                written = ba_frame_encode(&frame, given, to)
             if not written:
-                raise ValueError(f"{total} signals from sequence {sequence} on go past 2**64 - 1")
+                raise ValueError(f"{count} signals from sequence {sequence} on: none, or past 2**64 - 1")
+            return at + written
         finally:
             PyBuffer_Release(&target)
     finally:
         PyBuffer_Release(&source)
-    return at
+
+
+def find_refused(signals, bytes kinds):
+    """The index of the first signal that has a flag set or a kind outside `kinds` (see frame_decode); -1: there is none."""
+    cdef Py_buffer view
+    cdef const ba_signal *given
+    cdef const uint64_t *declared
+    cdef size_t i, n
+    cdef Py_ssize_t found = -1
+    cdef uint16_t kind
+    if len(kinds) != 8192:
+        raise ValueError("kinds is 8,192 bytes")
+    declared = <const uint64_t *>PyBytes_AS_STRING(kinds)
+    PyObject_GetBuffer(signals, &view, PyBUF_SIMPLE)
+    try:
+        given, n = <const ba_signal *>view.buf, <size_t>view.len // 32
+        with nogil:
+            for i in range(n):
+                kind = given[i].kind
+                if given[i].flags or kind == 0 or not declared[kind // 64] >> kind % 64 & 1:
+                    found = <Py_ssize_t>i
+                    break
+    finally:
+        PyBuffer_Release(&view)
+    return found
 
 
 def frame_decode(data, bytes kinds, out):
