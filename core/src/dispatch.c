@@ -78,7 +78,9 @@ static void call(ba_shard *shard, const ba_batch *batch, uint32_t index, const u
     uint64_t ticks = ba_ticks() - begun;
     if (done > m) done = m; /* a handler of the C ABI that miscounts must not run us past the batch */
     if (ctx.emit_n) {
+      uint64_t emits_begun = ba_ticks();
       ba_wave_collect(shard, batch, index, ctx.emits, ctx.emit_n < ctx.emit_cap ? ctx.emit_n : ctx.emit_cap);
+      shard->now.emit_ticks += ba_ticks() - emits_begun;
     }
     bool stuck = ctx.status == BA_EMIT_FULL && done == 0; /* the buffer was empty, and too small all the same */
     bool raised = ctx.status == BA_RAISED || ctx.status > BA_RAISED || stuck || (ctx.status == BA_DONE && done < m);
@@ -173,6 +175,7 @@ static void tally(ba_shard *shard, const ba_batch *batch, uint32_t total) {
 void ba_dispatch(ba_shard *shard, const ba_batch *batch) {
   const ba_engine *engine = shard->engine;
   uint32_t total = batch->n;
+  uint64_t begun = ba_ticks() - shard->now.emit_ticks; /* what collecting emits takes is not dispatch */
   if (batch->uniform && batch->mine) {
     choose_all(shard, batch);
   } else {
@@ -185,4 +188,5 @@ void ba_dispatch(ba_shard *shard, const ba_batch *batch) {
   }
   ba_inside = outside;
   tally(shard, batch, total);
+  shard->now.dispatch_ticks += ba_ticks() - shard->now.emit_ticks - begun;
 }

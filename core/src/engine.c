@@ -567,6 +567,8 @@ int ba_engine_statistics(ba_engine *engine, ba_statistics *total, ba_shard_stati
                            .position = ring->tail,
                            .steps = ring->steps,
                            .send_waits = ring->waits,
+                           .ring_signals = engine->inline_mode ? 0 : ring->mask + 1,
+                           .ring_used = engine->inline_mode ? 0 : ba_step_ring_used(ring),
                            .shards = engine->inline_mode ? 0 : engine->shard_count};
   for (uint32_t s = 0; s < engine->shard_count; s++) {
     ba_shard_read_published(&engine->shards[s], &shards[s]);

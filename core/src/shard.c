@@ -121,24 +121,26 @@ static void handle(ba_shard *shard, const ba_signal *signals, const uint8_t *par
   }
 }
 
-static void end_step(ba_shard *shard, uint64_t position) {
+static void end_step(ba_shard *shard, uint64_t position, uint64_t begun) {
   shard->position = position;
   for (ba_subscription *s = shard->engine->subscriptions; s; s = s->next) {
     ba_outputs_advance(s, shard->index, (ba_output_key){position, 0});
     ba_outputs_notify(s);
   }
   if (shard->rounds++ % KEYS_EVERY == 0) ba_shard_count_keys(shard);
+  shard->now.step_ticks += ba_ticks() - begun;
   ba_shard_publish(shard);
 }
 
 void ba_shard_step(ba_shard *shard, const ba_signal *signals, const uint8_t *parts, uint32_t n, bool uniform,
                    uint64_t wall) {
+  uint64_t begun = ba_ticks();
   begin_step(shard, wall);
   if (shard->engine->feedback) ba_wave_begin(shard, n);
   handle(shard, signals, parts, n, 0, shard->position, uniform);
   if (shard->engine->feedback) ba_waves_run(shard, shard->position, n);
   shard->now.steps++;
-  end_step(shard, shard->position + n);
+  end_step(shard, shard->position + n, begun);
 }
 
 /* --- from the ring --- */
@@ -183,7 +185,7 @@ static ahead look_ahead(ba_shard *shard, uint64_t max) {
 
 static void handle_ahead(ba_shard *shard, ahead seen) {
   ba_engine *engine = shard->engine;
-  uint64_t begin = shard->position;
+  uint64_t begin = shard->position, begun = ba_ticks();
   if (engine->stepwise) {
     begin_step(shard, engine->ring.walls[begin & engine->ring.mask]);
     if (engine->feedback) ba_wave_begin(shard, seen.n);
@@ -191,7 +193,7 @@ static void handle_ahead(ba_shard *shard, ahead seen) {
   handle_slots(shard, begin, 0, seen.n, seen.uniform);
   if (engine->feedback) ba_waves_run(shard, begin, seen.n);
   shard->now.steps += seen.steps;
-  end_step(shard, begin + seen.n);
+  end_step(shard, begin + seen.n, begun);
   ba_step_ring_release(&engine->ring, shard->index, begin + seen.n);
 }
 

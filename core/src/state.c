@@ -141,11 +141,9 @@ static int load_counts(ba_engine *engine, const ba_state *state) {
     ring->wall = state->wall_ns;
     for (uint32_t s = 0; s < engine->shard_count; s++) {
       ba_shard *shard = &engine->shards[s];
-      uint64_t idle = shard->now.idle_ticks, parked = shard->now.parked_ticks;
-      shard->now = (ba_shard_statistics){.steps = state->counts.steps, .waves = state->counts.waves};
+      shard->now.steps = state->counts.steps;
+      shard->now.waves = state->counts.waves;
       if (s == 0) add_counts(&shard->now, &state->counts);
-      shard->now.idle_ticks = idle;
-      shard->now.parked_ticks = parked;
       shard->position = position;
       shard->wall = state->wall_ns;
       ba_shard_publish(shard);

@@ -186,6 +186,8 @@ int ba_step_ring_wait_passed(ba_step_ring *ring, uint64_t position, uint64_t tim
   return done ? BA_OK : ended ? BA_CLOSED : BA_TIMEOUT;
 }
 
+uint64_t ba_step_ring_used(ba_step_ring *ring) { return ring->tail - min_head(ring); }
+
 uint64_t ba_step_ring_count(ba_step_ring *ring, uint64_t from, const uint8_t *owners, uint8_t reader) {
   uint64_t count = 0;
   while (from != ring->tail) {

@@ -19,6 +19,7 @@
  */
 #include <bitactor/alloc.h>
 #include <bitactor/shard.h>
+#include <bitactor/ticks.h>
 #include <string.h>
 
 enum { ENTRIES_MAX = 4 * BA_STEP_EMITS_MAX };
@@ -278,6 +279,7 @@ static void deliver(ba_shard *shard, ba_emits *list, uint32_t wave, uint64_t pos
 void ba_wave_deliver_stream(ba_shard *shard, const ba_batch *batch) {
   ba_wave_made *made = &shard->made[shard->turn];
   if (!made->outward.n) return;
+  uint64_t begun = ba_ticks();
   if (!made->outward.sorted) {
     if (!reserve(&shard->prefix, &shard->prefix_capacity, batch->n, sizeof(uint32_t), 0)) {
       lose_all_outward(shard, &made->outward);
@@ -290,11 +292,14 @@ void ba_wave_deliver_stream(ba_shard *shard, const ba_batch *batch) {
     }
   }
   deliver(shard, &made->outward, 0, batch->position, batch->n, (uint32_t)made->total, made->total);
+  shard->now.emit_ticks += ba_ticks() - begun;
 }
 
 /* All shards meet here once a wave. */
-static void barrier(ba_engine *engine) {
+static void barrier(ba_shard *shard) {
+  ba_engine *engine = shard->engine;
   if (engine->shard_count == 1) return;
+  uint64_t begun = ba_ticks();
   uint32_t generation = ba_load_relaxed(&engine->barrier_generation); /* relaxed: it cannot change before we arrive */
   /* acq_rel: what each shard made is visible to the last to arrive, and through the generation to all. */
   if (ba_fetch_add_acq_rel(&engine->barrier_arrived, 1) + 1 == engine->shard_count) {
@@ -308,6 +313,7 @@ static void barrier(ba_engine *engine) {
   while (ba_load_seq_cst(&engine->barrier_generation) == generation && ba_waiter_step(&waiter)) {
   }
   ba_waiter_end(&waiter);
+  shard->now.barrier_ticks += ba_ticks() - begun;
 }
 
 static uint64_t everybody(const ba_shard *shard, bool routed) {
@@ -373,7 +379,8 @@ void ba_waves_run(ba_shard *shard, uint64_t position, uint32_t n) {
   uint64_t left = BA_STEP_EMITS_MAX;
   uint32_t wave_n = n;
   for (uint32_t wave = 0; wave < engine->depth; wave++) {
-    barrier(engine);
+    barrier(shard);
+    uint64_t begun = ba_ticks();
     ba_wave_made *made = &shard->made[shard->turn];
     uint64_t total = everybody(shard, false);
     uint64_t routed = everybody(shard, true);
@@ -392,14 +399,13 @@ void ba_waves_run(ba_shard *shard, uint64_t position, uint32_t n) {
       }
     }
     shard->turn ^= 1;
-    if (!routed) return;
-    if (wave + 1 == BA_WAVES_MAX) {
-      shard->now.emits_dropped[BA_DROP_BOUND] += m;
-      return;
-    }
+    bool more = routed && wave + 1 < BA_WAVES_MAX;
+    if (routed && !more) shard->now.emits_dropped[BA_DROP_BOUND] += m;
     left -= ranks;
     wave_n = ranks;
-    ba_wave_begin(shard, wave_n);
+    if (more) ba_wave_begin(shard, wave_n);
+    shard->now.emit_ticks += ba_ticks() - begun;
+    if (!more) return;
     dispatch_wave(shard, m, wave + 1, position);
     shard->now.waves++;
   }

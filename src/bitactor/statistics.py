@@ -41,7 +41,13 @@ class Ticks:
 
 @dataclass(frozen=True, slots=True)
 class ShardStatistics:
-    """One shard, as of the end of the step at `position`."""
+    """One shard, as of the end of the step at `position`.
+
+    Where its time went: idle_seconds between steps (of them parked_seconds asleep), step_seconds in steps. Of the
+    latter dispatch_seconds finding actors, resolving keys and calling handlers; emit_seconds keeping, ordering and
+    delivering emits, which includes waiting for readers; barrier_seconds waiting for other shards between waves; the
+    rest for the ring. Handlers alone: ActorStatistics.handler_seconds.
+    """
 
     position: int
     processed: int
@@ -50,6 +56,10 @@ class ShardStatistics:
     parked_seconds: float
     steps: int
     waves: int
+    step_seconds: float
+    dispatch_seconds: float
+    emit_seconds: float
+    barrier_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +77,7 @@ class ActorStatistics:
     exceeded: int
     keys: int
     key_bytes: int
+    handler_seconds: float
     ticks: Ticks
 
 
@@ -81,7 +92,10 @@ class KindStatistics:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """An engine at a moment. accepted = processed + queued + the sum of dropped, at step boundaries: `conserved`."""
+    """An engine at a moment. accepted = processed + queued + the sum of dropped, at step boundaries: `conserved`.
+
+    ring_signals: what the ring has room for, ring_used: how much of it is taken (inline: both 0).
+    """
 
     accepted: int
     refused: int
@@ -96,6 +110,8 @@ class Statistics:
     position: int
     steps: int
     send_waits: int
+    ring_signals: int
+    ring_used: int
     shards: tuple[ShardStatistics, ...]
     actors: tuple[ActorStatistics, ...]
     kinds: tuple[KindStatistics, ...]
@@ -133,7 +149,7 @@ def _ticks(histogram: list[int], mean: float) -> Ticks:
 
 def read_statistics(engine: Any, kinds: "Sequence[Kind]", actors: "Sequence[Actor]") -> Statistics:
     """Statistics of an engine: the shards and the totals in one consistent reading, the histograms beside it."""
-    (accepted, refused, dropped_full, position, steps, waits, _), rows = engine._statistics()
+    (accepted, refused, dropped_full, position, steps, waits, ring_signals, ring_used), rows = engine._statistics()
     hz = ticks_hz()
     dropped = {reason: sum(row[2][i] for row in rows) for i, reason in enumerate(_REASONS[:5])}
     dropped["full"] += dropped_full
@@ -145,7 +161,7 @@ def read_statistics(engine: Any, kinds: "Sequence[Kind]", actors: "Sequence[Acto
         mean = ticks / timed if timed else 0.0
         of_actors.append(
             ActorStatistics(
-                actor.name, signals, turned_away, raised, exceeded, keys, key_bytes, _ticks(histogram, mean)
+                actor.name, signals, turned_away, raised, exceeded, keys, key_bytes, ticks / hz, _ticks(histogram, mean)
             )
         )
     of_kinds = []
@@ -168,8 +184,13 @@ def read_statistics(engine: Any, kinds: "Sequence[Kind]", actors: "Sequence[Acto
         position=position,
         steps=steps,
         send_waits=waits,
+        ring_signals=ring_signals,
+        ring_used=ring_used,
         shards=tuple(
-            ShardStatistics(row[0], row[1], row[12], row[10] / hz, row[11] / hz, row[8], row[9]) for row in rows
+            ShardStatistics(
+                row[0], row[1], row[12], row[10] / hz, row[11] / hz, row[8], row[9], *(t / hz for t in row[13:])
+            )
+            for row in rows
         ),
         actors=tuple(of_actors),
         kinds=tuple(of_kinds),

@@ -162,7 +162,14 @@ typedef struct ba_shard_statistics {
   uint64_t expired;
   uint64_t steps;
   uint64_t waves;
-  uint64_t idle_ticks;
+  /* Where the time went. A step is dispatch (finding actors, resolving keys, calling handlers), emits (keeping,
+   * ordering and delivering them; waiting for readers too), waiting for other shards between waves, and the rest: the
+   * ring. */
+  uint64_t step_ticks;
+  uint64_t dispatch_ticks;
+  uint64_t emit_ticks;
+  uint64_t barrier_ticks;
+  uint64_t idle_ticks; /* between steps */
   uint64_t parked_ticks;
   uint64_t queued; /* counted in the ring */
 } ba_shard_statistics;
@@ -174,6 +181,8 @@ typedef struct ba_statistics {
   uint64_t position; /* of the next signal to be admitted */
   uint64_t steps;
   uint64_t send_waits;
+  uint64_t ring_signals; /* what the ring has room for; inline: 0 */
+  uint64_t ring_used;    /* of these, not free again: claimed, and not passed by every shard */
   uint32_t shards;
 } ba_statistics;
 

@@ -99,6 +99,9 @@ static inline void ba_step_ring_release(ba_step_ring *ring, uint32_t reader, uin
  * have ended before it. */
 int ba_step_ring_wait_passed(ba_step_ring *ring, uint64_t position, uint64_t timeout_ns);
 
+/* Slots that are not free again. Holds `lock`. */
+uint64_t ba_step_ring_used(ba_step_ring *ring);
+
 /* Signals in [from, tail) whose partition's owner is `reader`, counted slot by slot. Holds `lock`. */
 uint64_t ba_step_ring_count(ba_step_ring *ring, uint64_t from, const uint8_t *owners, uint8_t reader);
 

@@ -110,6 +110,10 @@ cdef extern from "bitactor/engine.h" nogil:
         uint64_t expired
         uint64_t steps
         uint64_t waves
+        uint64_t step_ticks
+        uint64_t dispatch_ticks
+        uint64_t emit_ticks
+        uint64_t barrier_ticks
         uint64_t idle_ticks
         uint64_t parked_ticks
         uint64_t queued
@@ -121,6 +125,8 @@ cdef extern from "bitactor/engine.h" nogil:
         uint64_t position
         uint64_t steps
         uint64_t send_waits
+        uint64_t ring_signals
+        uint64_t ring_used
         uint32_t shards
 
     int ba_engine_statistics(ba_engine *engine, ba_statistics *total, ba_shard_statistics *shards)

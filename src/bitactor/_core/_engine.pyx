@@ -599,7 +599,7 @@ cdef class EngineCore:
         return 0
 
     def _statistics(self):
-        """((accepted, refused, dropped_full, position, steps, send_waits, shards), [one tuple a shard])."""
+        """((accepted, refused, dropped_full, position, steps, waits, ring_signals, ring_used), [one tuple a shard])."""
         cdef Handle handle = self.handle
         cdef ba_statistics total
         cdef ba_shard_statistics *shards
@@ -621,11 +621,12 @@ cdef class EngineCore:
                     shards[s].emitted, shards[s].emits_processed, shards[s].emits_outward,
                     [shards[s].emits_dropped[d] for d in range(BA_DROPS)], shards[s].expired, shards[s].steps,
                     shards[s].waves, shards[s].idle_ticks, shards[s].parked_ticks, shards[s].queued,
+                    shards[s].step_ticks, shards[s].dispatch_ticks, shards[s].emit_ticks, shards[s].barrier_ticks,
                 ))
         finally:
             free(shards)
         return (total.accepted, total.refused, total.dropped_full, total.position, total.steps, total.send_waits,
-                total.shards), rows
+                total.ring_signals, total.ring_used), rows
 
     def _actor_statistics(self, uint32_t actor):
         cdef ba_actor_statistics s
