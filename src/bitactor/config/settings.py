@@ -46,6 +46,8 @@ class Tls(_Section):
     """Its private key, not encrypted, readable by this user only."""
     client_ca_file: Path | None = None
     """The CA of client certificates; with it a client may prove who it is by certificate instead of a token."""
+    client_required: bool = False
+    """Refuse connections without a client certificate, before their hello."""
 
 
 class Auth(_Section):
@@ -110,7 +112,7 @@ class Limits(_Section):
     window_signals: Annotated[int, Field(ge=FRAME_SIGNALS_MAX)] = 1_048_576
     """Signals that a producer may have sent beyond its last acknowledgement."""
     rate_signals_per_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
-    """Signals a second from one address; 0 for no limit."""
+    """Signals a second from one identity, over all its connections; 0 for no limit."""
     output_bytes_max: Annotated[Bytes, Field(ge=1 << 16)] = 4 << 20
     """Bytes that wait for one peer that reads slowly."""
     producers_max: Annotated[int, Field(ge=1)] = 65536
@@ -235,6 +237,8 @@ def _disagreements(settings: Settings) -> Iterator[str]:
         yield f"ingest.plain_text_on_loopback: {settings.ingest.host} is not loopback; without TLS anyone could read"
     if settings.ingest.plain_text_on_loopback and (tls.cert_file or tls.key_file):
         yield "ingest.plain_text_on_loopback: tls.cert_file and tls.key_file ask for TLS; choose one"
+    if tls.client_required and tls.client_ca_file is None:
+        yield "tls.client_ca_file: needed, because tls.client_required asks for client certificates"
     if (tls.cert_file is None) != (tls.key_file is None):
         given, missing = ("cert", "key") if tls.cert_file else ("key", "cert")
         yield f"tls.{missing}_file: needed, because tls.{given}_file is given"

@@ -87,7 +87,7 @@ class Admission(Protocol):
     def admit_name(self, producer: Producer, name: "Name") -> None:
         """Bind a text to its key in the log, before its first use; a known pair is taken again silently.
 
-        ProtocolError: name_mismatch (key is not text_key(text)), name_conflict, names_full.
+        Call only with has_room. ProtocolError: name_mismatch (key is not text_key(text)), name_conflict, names_full.
         """
 
     async def subscribe(self, identity: str, subscribe: "Subscribe", write: Callable[[bytes], bool]) -> Subscription:

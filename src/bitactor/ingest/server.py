@@ -171,10 +171,10 @@ class Server:
             self.loop.call_soon(self._end_of_turn)
         self._acked.append(session)
 
-    def bucket(self, identity: Identity | None) -> Bucket | None:
+    def bucket(self, identity: Identity) -> Bucket | None:
         """What this identity may send a second, over all its connections; None: any."""
         rate = self.limits.rate_signals_per_s
-        if not rate or identity is None:
+        if not rate:
             return None
         return self._buckets.setdefault(identity.name, Bucket(rate))
 

@@ -38,12 +38,14 @@ if TYPE_CHECKING:
     from bitactor.ingest.admission import Producer, Subscription
     from bitactor.ingest.auth import Identity
     from bitactor.ingest.channel import Channel
+    from bitactor.ingest.limits import Bucket
     from bitactor.ingest.server import Server
 
 log: Final = logging.getLogger("bitactor.ingest")
 
 SUBSCRIPTIONS_MAX: Final = 16
 _DATA: Final = int(Type.DATA)
+_ADMITTED: Final = (_DATA, int(Type.NAME))  # what goes to the log
 _FRAME_CODES: Final = {"sequence": Code.SEQUENCE_OVERFLOW, "short": Code.LENGTH, "long": Code.LENGTH}
 
 
@@ -63,6 +65,7 @@ class Session(Connection):
         self._goodbye = Close()
         self._subscriptions: Final[dict[int, Subscription | None]] = {}  # None: it is being made
         self._tasks: Final[set[asyncio.Task[None]]] = set()
+        self._bucket: Bucket | None = None
         self._rate_timer: asyncio.TimerHandle | None = None
 
     def __repr__(self) -> str:
@@ -99,13 +102,14 @@ class Session(Connection):
                 message = self._buffer.message(FROM_CLIENT if self.state else BEFORE_WELCOME)
                 if message is None:
                     break
-                if message[5] != _DATA:
-                    self._buffer.drop()
-                    self._message(decode_message(message))
-                elif self._data(message):
-                    self._buffer.drop()
+                kind = message[5]
+                if kind in _ADMITTED and not self._may_admit():
+                    return  # it stays where it is
+                self._buffer.drop()
+                if kind == _DATA:
+                    self._data(message)
                 else:
-                    return
+                    self._message(decode_message(message))
                 handled = True
         except ProtocolError as error:
             is_tls = self.state == State.HELLO and self._buffer.first == TLS_HANDSHAKE
@@ -118,20 +122,23 @@ class Session(Connection):
         elif handled or not self._began:
             self._began = self._heard
 
-    def _data(self, frame: memoryview) -> bool:
-        """Admit a frame. False: not now; it stays where it is."""
-        server, producer = self.server, self._producer
-        if producer is None:
-            raise ProtocolError(Code.PRODUCER_FORBIDDEN, "this connection's hello named no producer; it only reads")
+    def _may_admit(self) -> bool:
+        """Whether what goes to the log may go now; if not, reading pauses until then."""
+        server = self.server
         if not server.admission.has_room:
             server.wait_for_room(self)
             self._pause(Paused.ROOM)
             return False
-        bucket = server.bucket(self.identity)
-        if bucket is not None and (delay := bucket.delay(self._heard)) > 0:
+        if self._bucket is not None and (delay := self._bucket.delay(self._heard)) > 0:
             self._rate_timer = server.loop.call_later(delay, self.resume, Paused.RATE)
             self._pause(Paused.RATE)
             return False
+        return True
+
+    def _data(self, frame: memoryview) -> None:
+        server, producer = self.server, self._producer
+        if producer is None:
+            raise ProtocolError(Code.PRODUCER_FORBIDDEN, "this connection's hello named no producer; it only reads")
         sequence, count = int.from_bytes(frame[24:32], "big"), int.from_bytes(frame[20:24], "big")
         if sequence <= producer.next and sequence + count > self._limit:
             text = f"signals {sequence} to {sequence + count - 1} where the limit is {self._limit}"
@@ -140,13 +147,12 @@ class Session(Connection):
             new = server.admission.admit(producer, frame, self._kinds)
         except FrameError as error:
             raise self._refusal(error, frame, sequence) from None
-        if bucket is not None:
-            bucket.take(count, self._heard)
+        if self._bucket is not None:
+            self._bucket.take(count, self._heard)
         server.counters.frames += 1
         server.counters.signals += new
         if not new:
             self.ack()  # all of it is known: the ack for it may have been lost
-        return True
 
     def _refusal(self, error: FrameError, frame: memoryview, sequence: int) -> ProtocolError:
         """The frame decoder's verdict as the wire's code; a kind that is declared was forbidden."""
@@ -170,6 +176,8 @@ class Session(Connection):
                 if self._producer is None:
                     raise ProtocolError(Code.PRODUCER_FORBIDDEN, "names come from producers; this one only reads")
                 self.server.admission.admit_name(self._producer, message)
+                if self._bucket is not None:
+                    self._bucket.take(1, self._heard)
             case Subscribe():
                 self._subscribe(message)
             case Unsubscribe():
@@ -199,6 +207,7 @@ class Session(Connection):
             raise ProtocolError(Code.PRODUCER_FORBIDDEN, text)
         self.identity = identity
         self._kinds = identity.kind_set(server.admission.kinds)
+        self._bucket = server.bucket(identity)
         server.counters.authenticated += 1
         self.state = State.OPENING
         self._pause(Paused.OPENING)

@@ -53,7 +53,9 @@ def _identities(settings: "Settings") -> "Watched[auth.Identities]":
 def _tls(settings: "Settings") -> "Watched[tls.Tls] | None":
     if settings.ingest.plain_text_on_loopback:
         return None
-    if settings.tls.cert_file is not None and settings.tls.key_file is not None:
-        return tls.watched(tls.TlsFiles(settings.tls.cert_file, settings.tls.key_file, settings.tls.client_ca_file))
-    made = certs.development(development_directory(settings))
-    return tls.watched(tls.TlsFiles(made.cert_file, made.key_file, settings.tls.client_ca_file))
+    given = settings.tls
+    cert_file, key_file = given.cert_file, given.key_file
+    if cert_file is None or key_file is None:
+        made = certs.development(development_directory(settings))
+        cert_file, key_file = made.cert_file, made.key_file
+    return tls.watched(tls.TlsFiles(cert_file, key_file, given.client_ca_file, given.client_required))
