@@ -290,3 +290,19 @@ def test_a_state_goes_only_into_a_fresh_engine():
         with pytest.raises(RuntimeError, match="fresh engine"):
             engine.import_state(engine.export_state())
         assert engine.state("count", 1).n == 1
+
+
+def test_prepared_buffers_serve_one_export_and_grow_when_keys_came():
+    with engine_with(counting()) as engine:
+        engine.apply(trades(range(100)), START)
+        buffers = engine.prepare_export()
+        state = engine.export_state(buffers)
+        assert len(state.actors[0]) == 100
+        assert state.actors[0].keys.base is not None  # a part of what was prepared
+        with pytest.raises(ValueError, match="hold a state already"):
+            engine.export_state(buffers)
+        buffers = engine.prepare_export()
+        engine.apply(trades(range(50_000)), START)
+        state = engine.export_state(buffers)
+        assert len(state.actors[0]) == 50_000
+        same_state(state, engine.export_state())

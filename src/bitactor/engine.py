@@ -29,7 +29,7 @@ from bitactor._core._engine import (
 from bitactor._core._state import _erase
 from bitactor.outputs import Dispatcher, Subscription
 from bitactor.signals import SIGNAL_DTYPE, make_signals, value_types
-from bitactor.state import EngineState, read_state, write_state
+from bitactor.state import EngineState, StateBuffers, read_state, write_state
 from bitactor.statistics import DeadLetter, Statistics, read_dead_letters, read_statistics
 from bitactor.tables import State, Table, read_table
 
@@ -203,13 +203,19 @@ class Engine(EngineCore):
 
     # --- the whole state ---
 
-    def export_state(self) -> EngineState:
+    def prepare_export(self) -> StateBuffers:
+        """Memory for one export_state, somewhat more than the state needs now. Any thread; stops nobody."""
+        return StateBuffers(self, self._actors)
+
+    def export_state(self, buffers: StateBuffers | None = None) -> EngineState:
         """Everything that the future depends on, copied at one step boundary behind all that was sent before this call.
 
-        Shards stand still while memory is copied (some ten milliseconds a million keys), not while buffers are made.
+        Shards stand still while memory is copied, some ten milliseconds a million keys. buffers: what prepare_export
+        gave; without them memory is made here first, which takes this thread several times as long. If the state has
+        grown beyond them, memory is made and the shards stand still once more.
         Any thread but a handler's; senders may go on meanwhile. Works after close, too.
         """
-        return read_state(self, self._kinds, self._actors)
+        return read_state(self, self._kinds, self._actors, buffers or self.prepare_export())
 
     def import_state(self, state: EngineState) -> None:
         """Fill this engine, which has taken no signal yet, with a state; it goes on as the exporting one would have.

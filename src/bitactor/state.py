@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from bitactor._core._state import PARTITIONS, _export, _import, first_misplaced, idle_tick_ns
+from bitactor._core._state import PARTITIONS, _export, _import, _prepare, first_misplaced, idle_tick_ns
 from bitactor.schema import Kind, StateField, StateLayout
 
 if TYPE_CHECKING:
     from bitactor.actors import Actor
 
-__all__ = ["COUNTERS", "ActorState", "EngineState", "KindState", "StateError"]
+__all__ = ["COUNTERS", "ActorState", "EngineState", "KindState", "StateBuffers", "StateError"]
 
 FORMAT: Final = 1
 _REASONS: Final = ("full", "unhandled", "raised", "key_cap", "no_memory", "bound", "bad_emit")
@@ -286,18 +286,32 @@ def _check_actor(actor: ActorState, wall_ns: int) -> None:
 # --- with an engine; bitactor.Engine has the methods ---
 
 
-def read_state(engine: Any, kinds: Sequence[Kind], actors: "Sequence[Actor]") -> EngineState:
-    """The state of an engine."""
+class StateBuffers:
+    """Memory for an export, pages and all, made before it; for one export of the engine that made it."""
+
+    def __init__(self, engine: Any, actors: "Sequence[Actor]") -> None:
+        self.actors = actors
+        self.prepared = _prepare(engine, len(actors), self.allocate)
+
+    def allocate(self, index: int, rows: int) -> tuple[Any, Any, Any, Any]:
+        """Arrays for so many keys of an actor."""
+        actor = self.actors[index]
+        touches = [np.empty(rows, "u4") if actor.idle_ns else None for _ in range(2)]
+        return np.empty(rows, "u8"), np.empty((rows, actor.layout.stride), "u1"), touches[0], touches[1]
+
+
+def read_state(engine: Any, kinds: Sequence[Kind], actors: "Sequence[Actor]", buffers: StateBuffers) -> EngineState:
+    """The state of an engine, in buffers that nothing else has used."""
     strides = [actor.layout.stride for actor in actors]
-
-    def allocate(index: int, rows: int) -> tuple[Any, Any, Any, Any]:
-        touches = [np.empty(rows, "u4") if actors[index].idle_ns else None for _ in range(2)]
-        return np.empty(rows, "u8"), np.empty((rows, strides[index]), "u1"), touches[0], touches[1]
-
-    (position, wall_ns, *counters), kind_signals, copied, paused_ns = _export(engine, len(kinds), strides, allocate)
+    prepared, buffers.prepared = buffers.prepared, []
+    if len(prepared) != len(actors):
+        raise ValueError("these buffers hold a state already: prepare others for each export")
+    (position, wall_ns, *counters), kind_signals, copied, paused_ns = _export(
+        engine, len(kinds), strides, prepared, buffers.allocate
+    )
     states = []
-    for actor, (counts, n, *counted, buffers) in zip(actors, copied, strict=True):
-        keys, raw, order, ticks = buffers
+    for actor, (counts, n, *counted, arrays) in zip(actors, copied, strict=True):
+        keys, raw, order, ticks = arrays
         layout = actor.layout
         touches = (None, None) if order is None else (order[:n], ticks[:n])
         states.append(

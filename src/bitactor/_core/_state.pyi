@@ -7,8 +7,15 @@ from bitactor._core._engine import EngineCore
 
 PARTITIONS: Final[int]
 
+def _prepare(
+    core: EngineCore, actors: int, allocate: Callable[[int, int], tuple[Any, Any, Any, Any]]
+) -> list[tuple[int, tuple[Any, Any, Any, Any]]]: ...
 def _export(
-    core: EngineCore, kinds: int, strides: list[int], allocate: Callable[[int, int], tuple[Any, Any, Any, Any]]
+    core: EngineCore,
+    kinds: int,
+    strides: list[int],
+    prepared: list[tuple[int, tuple[Any, Any, Any, Any]]],
+    allocate: Callable[[int, int], tuple[Any, Any, Any, Any]],
 ) -> tuple[list[int], list[int], list[tuple[bytes, int, int, int, int, tuple[Any, Any, Any, Any]]], int]: ...
 def _import(
     core: EngineCore,

@@ -117,16 +117,6 @@ cdef class Image:
         of.touch_order, of.touch_ticks = <uint32_t *>views[2].buf, <uint32_t *>views[3].buf
         return 0
 
-    cdef void touch(self, uint32_t actor) noexcept nogil:
-        """Write to each page of an actor's buffers, so that none is missing when the shards stand still."""
-        cdef uint8_t *at
-        cdef Py_ssize_t i
-        cdef uint32_t v
-        for v in range(4):
-            at = <uint8_t *>self.views[4 * actor + v].buf
-            for i in range(0, self.views[4 * actor + v].len, 4096):
-                at[i] = 0
-
     cdef list head(self):
         """Position, wall time and the counters, in the order of bitactor.state.COUNTERS."""
         cdef ba_state *s = &self.state
@@ -148,34 +138,66 @@ cdef class Image:
         return 0
 
 
-def _export(EngineCore core, uint32_t kinds, list strides, allocate):
+cdef object _touched(object buffers):
+    """The buffers, after a write to each of their pages, so that none is missing when the shards stand still."""
+    cdef Py_buffer view
+    cdef uint8_t *at
+    cdef Py_ssize_t i
+    for buffer in buffers:
+        if buffer is None:
+            continue
+        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
+        at = <uint8_t *>view.buf
+        with nogil:
+            for i in range(0, view.len, 4096):
+                at[i] = 0
+        PyBuffer_Release(&view)
+    return buffers
+
+
+def _prepare(EngineCore core, uint32_t actors, allocate):
+    """Buffers for the state now and some keys more, pages and all: (rows, what allocate gave) of each actor."""
+    cdef ba_actor_statistics now
+    cdef uint64_t rows
+    cdef uint32_t a
+    core.handle.check()
+    prepared = []
+    for a in range(actors):
+        ba_engine_actor_statistics(core.handle.engine, a, &now)
+        rows = more_than(now.keys)
+        prepared.append((rows, _touched(allocate(a, rows))))
+    return prepared
+
+
+cdef uint64_t more_than(uint64_t rows) noexcept:
+    """Keys come while the shards run on."""
+    return rows + rows // 32 + 4096
+
+
+def _export(EngineCore core, uint32_t kinds, list strides, list prepared, allocate):
     """Copy the state of an engine at one step boundary.
 
-    strides: bytes of a state of each actor. allocate(actor, rows) gives (keys, states, touch order, touch ticks):
-    writable buffers for so many rows of 8, stride, 4 and 4 bytes, the last two None for an actor without expiry.
-    Returns ([position, wall and counters], [signals of each kind], [(counts bytes, rows, signals, refused, raised, what
-    allocate gave) of each actor], nanoseconds from setting the boundary until the shards went on).
+    strides: bytes of a state of each actor. prepared: what _prepare gave. allocate(actor, rows) gives (keys, states,
+    touch order, touch ticks): writable buffers for so many rows of 8, stride, 4 and 4 bytes, the last two None for an
+    actor without expiry; called here for actors that have more rows than was prepared for.
+    Returns ([position, wall and counters], [signals of each kind], [(counts bytes, rows, signals, refused, raised, the
+    buffers) of each actor], nanoseconds from setting the boundary until the shards went on).
     """
     cdef Handle handle = core.handle
     cdef Image image = Image(<uint32_t>len(strides), kinds)
-    cdef ba_actor_statistics now
     cdef ba_actor_state *of
-    cdef uint64_t position = 0, begun = 0, paused_ns = 0
+    cdef uint64_t position = 0, begun = 0, paused_ns = 0, rows
     cdef uint32_t a
     cdef int result, copied = BA_FULL
     handle.check()
     for a in range(image.actor_count):
-        ba_engine_actor_statistics(handle.engine, a, &now)
-        image.state.actors[a].rows = now.keys
+        image.hold(a, prepared[a][1], prepared[a][0], strides[a], PyBUF_WRITABLE)
     while copied == BA_FULL:
         for a in range(image.actor_count):
             of = &image.state.actors[a]
-            if image.buffers[a] is None or of.rows > of.rows_max:
-                # Keys come while the shards run on: take a little more room than is needed now.
-                of.rows += of.rows // 64 + 1024
-                image.hold(a, allocate(a, of.rows), of.rows, strides[a], PyBUF_WRITABLE)
-                with nogil:
-                    image.touch(a)
+            if of.rows > of.rows_max:
+                rows = more_than(of.rows)
+                image.hold(a, _touched(allocate(a, rows)), rows, strides[a], PyBUF_WRITABLE)
         while True:
             if handle.pausing != PyThread_get_thread_ident():
                 handle.begin_pause(UINT64_MAX, "exporting the state")
