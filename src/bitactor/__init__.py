@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bitactor.actors import Actor as Actor
     from bitactor.actors import App as App
     from bitactor.actors import HandlerError as HandlerError
+    from bitactor.client import AsyncClient as AsyncClient
     from bitactor.client import Client as Client
     from bitactor.engine import ClosedError as ClosedError
     from bitactor.engine import Engine as Engine
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 _HOME: Final[dict[str, str]] = {
     "Actor": "bitactor.actors",
     "App": "bitactor.actors",
+    "AsyncClient": "bitactor.client",
     "Client": "bitactor.client",
     "ClosedError": "bitactor.engine",
     "DeadLetter": "bitactor.statistics",

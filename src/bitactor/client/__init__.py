@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from bitactor.client.aio import AsyncClient as AsyncClient
     from bitactor.client.subscription import Subscription as Subscription
     from bitactor.client.sync import Client as Client
 
-_HOME: Final = {"Client": "sync", "Subscription": "subscription"}
+_HOME: Final = {"AsyncClient": "aio", "Client": "sync", "Subscription": "subscription"}
 
 
 def __getattr__(name: str) -> object:

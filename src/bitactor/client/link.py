@@ -22,7 +22,7 @@ from bitactor.protocol.messages import Close, Ping
 
 CONNECT_S: Final = 10.0  # one attempt
 _RECEIVE_BYTES: Final = 1 << 16
-_PAUSES_S: Final = (0.02, 3.0)  # between two attempts: the first, and the longest
+PAUSES_S: Final = (0.02, 3.0)  # between two attempts: the first, and the longest
 _GOODBYE_S: Final = 1.0
 
 Socket = socket.socket
@@ -80,7 +80,7 @@ class Link:
 
     def run(self) -> None:
         """Connect and serve until stopped or refused for good."""
-        pause = _PAUSES_S[0]
+        pause = PAUSES_S[0]
         try:
             while not self._stopping:
                 try:
@@ -89,7 +89,7 @@ class Link:
                 except (OSError, ProtocolError) as error:
                     if is_final(error) or isinstance(error, ssl.SSLCertVerificationError):
                         raise
-                    pause = _PAUSES_S[0] if self.connected else min(2 * pause, _PAUSES_S[1])
+                    pause = PAUSES_S[0] if self.connected else min(2 * pause, PAUSES_S[1])
                     self._lost(error)
                     self._sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # so that clients do not come in step
         except BaseException as error:  # noqa: BLE001  # raised again where somebody waits

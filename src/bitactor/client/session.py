@@ -4,7 +4,7 @@ Shared by the clients for threads and for asyncio; one thread at a time.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -116,16 +116,17 @@ class Kinds:
         )
 
 
-def map_texts(key: Any, number: Callable[[str], int]) -> Any:
-    """A column of texts as one of numbers, `number` called once for each text; a column of anything else as it is."""
+def texts_of(key: Any) -> tuple[list[str], npt.NDArray[Any]] | None:
+    """The different texts of a column of keys, and for each element which of them it is; None: it holds no texts."""
     column = np.asarray(key)
     if column.dtype.kind not in "UOT":
-        return key
+        return None
     texts, where = np.unique(column, return_inverse=True)
-    for text in texts[:1]:
+    found = texts.tolist()
+    for text in found[:1] + found[-1:]:
         if not isinstance(text, str):
             raise TypeError(f"column 'key' holds {type(text).__name__}: give numbers or texts")
-    return np.array([number(str(text)) for text in texts], "u8")[where]
+    return found, where
 
 
 class Session:

@@ -14,11 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 
 from bitactor.client.link import Link
 from bitactor.client.outbox import Outbox
-from bitactor.client.session import Session, map_texts
+from bitactor.client.session import Session, texts_of
 from bitactor.client.subscription import Subscription
 from bitactor.client.target import Target
 from bitactor.protocol.errors import ProtocolError
@@ -298,9 +299,10 @@ class Client:
         return number
 
     def _keys(self, key: Any, outbox: Outbox) -> Any:
-        if isinstance(key, str):
-            return self._key(key, outbox)
-        return map_texts(key, lambda text: self._key(text, outbox))
+        texts = texts_of(key)
+        if texts is None:
+            return key
+        return np.array([self._key(text, outbox) for text in texts[0]], "u8")[texts[1]]
 
     def _end(self) -> None:
         self._closed = True
