@@ -6,6 +6,7 @@ export PATH := $(BIN):$(PATH)
 
 COVERAGE_PERCENT_MIN ?= 90
 FUZZ_SECONDS ?= 60
+IMAGES ?= 2000
 PYTEST ?= python -m pytest
 MESON_TEST := meson test --print-errorlogs --no-suite slow -C
 DEBUG := -Dpython=false -Dbuildtype=debugoptimized -Db_ndebug=false
@@ -38,6 +39,11 @@ sanitize: ## the core's tests under ThreadSanitizer, then under AddressSanitizer
 	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 $(MESON_TEST) build/tsan -t 10
 	@tools/meson-build build/asan $(DEBUG) -Db_sanitize=address,undefined
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(MESON_TEST) build/asan -t 10
+
+.PHONY: powerloss
+powerloss: ## 2,000 disks as a power cut may leave them, each opened and checked (a minute); IMAGES chooses how many
+	@tools/bootstrap test
+	python -m tests.powerloss.campaign $(IMAGES)
 
 .PHONY: cross
 cross: ## the core's tests on aarch64 and the codec's on s390x, under qemu-user

@@ -63,6 +63,7 @@ def connect(path: Path, vfs: str = "") -> apsw.Connection:
     connection.pragma("synchronous", "FULL")
     connection.pragma("cache_size", -CACHE_KIB)
     connection.pragma("trusted_schema", False)
+    connection.pragma("temp_store", "MEMORY")
     connection.wal_autocheckpoint(0)
     return connection
 

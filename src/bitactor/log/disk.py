@@ -6,6 +6,9 @@ A `Disk` is passed to whoever writes; each method raises OSError as the system g
 import contextlib
 import os
 from pathlib import Path
+from typing import Final
+
+_PIECE: Final = 1 << 20
 
 
 class Disk:
@@ -35,6 +38,24 @@ class Disk:
     def remove(self, path: Path) -> None:
         """Remove a file if it is there."""
         path.unlink(missing_ok=True)
+
+    def rewrite(self, path: Path) -> None:
+        """Write a file's bytes again, over themselves, and sync them; nothing if it is not there.
+
+        After a failed sync the page cache shows bytes that the disk lacks and the kernel believes to be written. Only
+        writing them again makes them durable.
+        """
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            at = 0
+            while data := os.pread(file, _PIECE, at):
+                at += os.pwrite(file, data, at)
+            os.fsync(file)
+        finally:
+            os.close(file)
 
     def make_directory(self, path: Path) -> None:
         """Make one directory, for its owner alone, unless it is there."""

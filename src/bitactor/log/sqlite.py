@@ -109,14 +109,15 @@ class SqliteLog:
         self._append_seconds, self._sync_seconds = SecondsCounter(), SecondsCounter()
         self._checkpoint_seconds = SecondsCounter()
         self._synchronous, self._durability = _SYNCHRONOUS[durability]
+        # A killed process may have written and not synced; after a failed sync the page cache shows what the disk
+        # lacks. What is found has to be durable before it is used: the WAL is written again, then checkpointed.
         in_wal = wal.frames(path.with_name(f"{path.name}-wal"), database.PAGE_BYTES)
+        disk.rewrite(path.with_name(f"{path.name}-wal"))
         with database.explained(path):
             self._connection = database.connect(path, vfs)
         try:
             with database.explained(path):
                 self._first, self._end = database.prepare(self._connection, path, in_wal)
-                # Makes durable what SQLite found in the WAL: a killed process may have written it without syncing it,
-                # and after a failed sync the page cache shows what the disk does not have. Pages are written anew.
                 database.set_meta(self._connection, "synced", int(self._durability == Durability.DISK))
                 self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
                 disk.sync_directory(path.parent)
