@@ -111,6 +111,16 @@ def handover_group(quick: bool) -> Group:
     return Group("handover", tuple(measures))
 
 
+def ingest_group(quick: bool) -> Group:
+    """The receiving side alone, and what a connection costs that says nothing."""
+    signals, connections = ("300000", "50") if quick else ("40000000", "2000")
+    idle = tuple(
+        Measure(f"ingest, idle, {row}", "ingest", ("--row", row, "--connections", connections))
+        for row in ("connected", "handshaken")
+    )
+    return Group("ingest", (Measure("ingest", "ingest", ("--row", "rate", "--signals", signals)), *idle))
+
+
 def core_group(quick: bool) -> Group:
     """The core's own benchmark programs, where its build has them."""
     names = () if quick else ("bench_ring", "bench_store", "bench_codec", "bench_engine")
@@ -119,8 +129,8 @@ def core_group(quick: bool) -> Group:
 
 def groups(*, quick: bool) -> list[Group]:
     """Everything, in the order of the table."""
-    others = [engine_group(quick), state_group(quick), start_group(quick), handover_group(quick), core_group(quick)]
-    return [*vwap_groups(quick), *others]
+    others = (engine_group, state_group, start_group, handover_group, ingest_group, core_group)
+    return [*vwap_groups(quick), *(group(quick) for group in others)]
 
 
 GOALS = [
@@ -135,6 +145,13 @@ GOALS = [
     Goal("engine, feedback", at_least=25),
     Goal("engine, send", at_least=5),
     Goal("state, 1 million keys: pause", at_most=50),
+    Goal("ingest: TLS, frames of 8,192, session: by the server's processor time", at_least=20),
+    Goal(
+        "ingest: TLS, frames of 8,192, session, counting: by the server's processor time",
+        at_least=0.8,
+        of="ingest: TLS, frames of 8,192, raw: by the server's processor time",
+    ),
+    Goal("ingest, idle, handshaken: TLS done, no hello: resident memory a connection", at_most=64),
     Goal("start: import", at_most=0.3),
     Goal("start: first compile", at_most=1.5),
     Goal("start: compile from cache", at_most=0.5),

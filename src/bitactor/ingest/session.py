@@ -6,6 +6,7 @@ acked <= admitted <= limit <= acked + window, where `limit` is the credit given;
 
 import hashlib
 import logging
+import struct
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -45,6 +46,7 @@ log: Final = logging.getLogger("bitactor.ingest")
 
 SUBSCRIPTIONS_MAX: Final = 16
 _DATA: Final = int(Type.DATA)
+_PLACE: Final = struct.Struct(">IQ")  # count and sequence, at 20 in a frame's header
 _ADMITTED: Final = (_DATA, int(Type.NAME))  # what goes to the log
 _FRAME_CODES: Final = {"sequence": Code.SEQUENCE_OVERFLOW, "short": Code.LENGTH, "long": Code.LENGTH}
 
@@ -139,7 +141,7 @@ class Session(Connection):
         server, producer = self.server, self._producer
         if producer is None:
             raise ProtocolError(Code.PRODUCER_FORBIDDEN, "this connection's hello named no producer; it only reads")
-        sequence, count = int.from_bytes(frame[24:32], "big"), int.from_bytes(frame[20:24], "big")
+        count, sequence = _PLACE.unpack_from(frame, 20)
         if sequence <= producer.next and sequence + count > self._limit:
             text = f"signals {sequence} to {sequence + count - 1} where the limit is {self._limit}"
             raise ProtocolError(Code.CREDIT_EXCEEDED, text, offset=24, sequence=sequence)
