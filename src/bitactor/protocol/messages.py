@@ -429,12 +429,15 @@ _READERS: Final[dict[int, Callable[[Reader], Message]]] = {
 }
 
 
+_NO_DATA: Final[Types] = frozenset(_READERS)
+
+
 def decode_message(data: bytes | bytearray | memoryview, types: Types | None = None) -> Message:
     """The message that these bytes are, wholly; data frames are decode_frame's. ProtocolError says code and offset.
 
     types: what may come now, such as FROM_CLIENT; None: any.
     """
-    length = message_length(data) if types is None else message_length(data, types)
+    length = message_length(data, _NO_DATA if types is None else types)
     if not length or length != len(data):
         text = f"{len(data)} bytes where the message has {length or 'more'}"
         raise ProtocolError(Code.LENGTH, text, offset=min(length or len(data), len(data)))
