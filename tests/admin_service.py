@@ -77,6 +77,7 @@ class Stub:
         self.told = Health(True, True, True, ())
         self.table = [ProducerInfo(2**63 + 5, "eu-1", "collector", 1, 4096, True)]
         self.calls = []
+        self.started_at = time.time() - 3600
         self.log = LogStatistics(
             "sqlite", 3, 12, 5000, 4000, 11, 160_000, 1 << 20, 1 << 30, False,
             *(Seconds(SECONDS_BOUNDS, (0, 0, 0, 3, 5, 2, 1) + (0,) * 13, total) for total in (0.0041, 0.0031, 0.1)),
@@ -105,7 +106,7 @@ class Stub:
             compile_seconds=0.4,
             recovery_s=0.1,
             replayed=123,
-            started_at=time.time() - 3600,
+            started_at=self.started_at,
             fatal=None,
         )
 
