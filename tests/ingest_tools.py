@@ -6,12 +6,13 @@ import socket
 import ssl
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import uvloop
 
 import bitactor as ba
+from bitactor.config import Settings
 from bitactor.ingest import auth, certs, tls
 from bitactor.ingest.limits import Limits
 from bitactor.ingest.server import Server
@@ -19,11 +20,20 @@ from bitactor.ingest.watch import Watched
 from bitactor.protocol.errors import Code, ProtocolError
 from bitactor.protocol.frames import decode_frame, encode_frame
 from bitactor.protocol.messages import FROM_SERVER, Ack, Hello, Welcome, decode_message, message_length
+from bitactor.runtime.service import Service
 from bitactor.signals import text_key
 
 app = ba.App("ingest")
 TRADE = app.kind("trade", 1)
 QUOTE = app.kind("quote", 2)
+
+
+@app.actor(TRADE, state={"n": "u8", "total": "f8"})
+def totals(state, signal):
+    state.n += 1
+    state.total += signal.value
+
+
 SECRET = b"a token of more than twenty characters"
 READER = b"another token, for one who only reads"
 
@@ -183,18 +193,14 @@ class Serving:
 
         async def run():
             self._stop = asyncio.Event()
-            self.server = Server(
-                self.admission, self._known, tls=tls.watched(self.files) if self.files else None,
-                host=self._host, port=0, limits=self._limits,
-            )  # fmt: skip
             try:
-                await self.server.start()
+                stop = await self._start()
                 self.loop = asyncio.get_running_loop()
                 self.port = self.server.addresses[0][1]
             finally:
                 started.set()
             await self._stop.wait()
-            await self.server.stop(5)
+            await stop()
 
         def thread():
             with asyncio.Runner(loop_factory=self._factory) as runner:
@@ -204,6 +210,15 @@ class Serving:
         self._thread.start()
         started.wait()
         return self
+
+    async def _start(self):
+        """Make self.server and start it; what stops it."""
+        self.server = Server(
+            self.admission, self._known, tls=tls.watched(self.files) if self.files else None,
+            host=self._host, port=0, limits=self._limits,
+        )  # fmt: skip
+        await self.server.start()
+        return lambda: self.server.stop(5)
 
     def __exit__(self, *exc):
         self.stop()
@@ -311,6 +326,45 @@ def client_context(directory, name=None, **settings):
 def tls_files(directory, *, client_required=False, client_ca=True):
     files = certs.development(directory)
     return tls.TlsFiles(files.cert_file, files.key_file, directory / "ca.pem" if client_ca else None, client_required)
+
+
+class ServingService(Serving):
+    """The same with the real runtime behind it: a log in SQLite, an engine, admission and writer."""
+
+    def __init__(self, directory, loop="uvloop", **limits):
+        super().__init__(loop=loop, **limits)
+        self._directory, self._given, self.admission = directory, limits, self
+
+    async def _start(self):
+        known = directory_file(self._directory / "identities.toml")
+        settings = Settings(
+            data_dir=self._directory, ingest={"port": 0, "plain_text_on_loopback": True}, auth={"file": known},
+            log={"durability": "off"}, limits={"heartbeat_s": 3600, **self._given}, engine={"shards": 0},
+        )  # fmt: skip
+        self.service = Service(settings, app)
+        await self.service.start()
+        self.server = self.service.ingest
+        return self.service.stop
+
+    def state(self):
+        """All that input may change: the log's end, the tables, the actors' states, what was counted."""
+        place, admission, engine = self.service.core.writer.place, self.service.core.admission, self.service.engine
+        rows = sorted(engine.table(totals).to_numpy().tolist())
+        producers = [replace(row, connected=False) for row in self.service.producers()]
+        counted = admission.frames, admission.signals, admission.pending, engine.statistics().accepted
+        return place.sequence, place.position, producers, dict(self.service.names), rows, counted
+
+
+def directory_file(file):
+    """An identities file with those of `identities`."""
+    lines = []
+    for one in identities():
+        lines += ["[[identity]]", f"name = {one.name!r}", f"read = {str(one.read).lower()}"]
+        lines += [f"kinds = {sorted(one.kinds)}", f"producers = {list(one.producers)}"]
+        lines += [f"token_sha256 = {[digest.hex() for digest in one.tokens_sha256]}"]
+        lines += [f"certificate = {one.certificate!r}"] if one.certificate else []
+    file.write_text("\n".join(lines))
+    return file
 
 
 @contextlib.contextmanager

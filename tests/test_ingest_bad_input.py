@@ -27,6 +27,7 @@ from tests.ingest_tools import (
     MemoryAdmission,
     Peer,
     Serving,
+    ServingService,
     client_context,
     frame,
     signals,
@@ -37,10 +38,12 @@ from tests.ingest_tools import (
 GOOD = frame(3, 5)  # what `serving` expects next
 
 
-@pytest.fixture(scope="module")
-def serving():
+@pytest.fixture(scope="module", params=["memory", "service"])
+def serving(request, tmp_path_factory):
     """Has admitted five signals of p1 and holds quote as a kind that p1 may not send."""
-    with Serving(frame_s=0.5, handshake_s=0.5) as running:
+    limits = {"frame_s": 0.5, "handshake_s": 0.5}
+    made = Serving(**limits) if request.param == "memory" else ServingService(tmp_path_factory.mktemp("d"), **limits)
+    with made as running:
         with Peer(running.port) as peer:
             peer.hello()
             peer.send(frame(5))

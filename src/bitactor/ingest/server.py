@@ -77,6 +77,11 @@ class Server:
         """Written to sessions and not yet taken by the kernel, in all."""
         return sum(session.channel.output_bytes for session in self._sessions)
 
+    @property
+    def credit(self) -> int:
+        """Signals that connected producers may still send, in all."""
+        return sum(session.credit for session in self._sessions)
+
     async def start(self) -> None:
         """Listen. ValueError: plain text on an address that is not loopback. OSError: the address is not to be had."""
         self.loop = asyncio.get_running_loop()

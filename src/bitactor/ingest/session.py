@@ -293,6 +293,11 @@ class Session(Connection):
 
     # Acks and credit.
 
+    @property
+    def credit(self) -> int:
+        """Signals that may still be sent."""
+        return 0 if self._producer is None else self._limit - self._producer.next
+
     def ack(self) -> None:
         """Say what is acknowledged and what may be sent: at once, or later in this turn if that was done in it."""
         if self._ack_sent or self.paused & Paused.OUTPUT:

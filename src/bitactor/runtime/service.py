@@ -137,7 +137,7 @@ class Service:
                 duplicates=admission.duplicates,
                 refused=dict(served.refused),
                 acks=admission.acks,
-                credit=0,
+                credit=self.ingest.credit,
                 pending=admission.pending,
                 has_room=admission.has_room,
             ),
