@@ -1,7 +1,7 @@
 """A process that appends records until it dies: `writer.py DIRECTORY DURABILITY COUNT LENGTH [LIMIT_BYTES]`.
 
-Prints the sequence of each append after it returned. Every 20 records the ones more than 30 back may go. A record that
-the disk refuses ends it with status 3 and the error's name, after it tried once more.
+Prints the sequence of each append after it returned. Every 20 records those more than KEEP (30) back may go. A record
+that the disk refuses ends it with status 3 and the error's name, after it tried once more.
 """
 
 import os
@@ -21,13 +21,13 @@ def main():
     if limit:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit[0]), int(limit[0])))
-    begin = log.end().sequence
+    begin, keep = log.end().sequence, int(os.environ.get("KEEP", "30"))
     for sequence in range(begin, begin + int(count)):
         try:
             record(sequence, int(length)).to(log)
             os.write(1, f"{sequence}\n".encode())
             if sequence % 20 == 19:
-                log.truncate_before(sequence - 30)
+                log.truncate_before(sequence - keep)
             log.tidy()
         except FatalLogError as error:
             os.write(1, f"{error}\n".encode())

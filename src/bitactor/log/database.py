@@ -20,6 +20,7 @@ from bitactor.log import wal
 from bitactor.log.check import Checker
 from bitactor.log.contract import CorruptionError, End, FatalLogError, First, FormatError
 
+FILE: Final = "log.sqlite"  # in the data directory
 FORMAT: Final = 1
 APPLICATION_ID: Final = 0x42416C67  # "BAlg", in the header of the SQLite file
 PAGE_BYTES: Final = 65536

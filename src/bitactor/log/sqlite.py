@@ -10,16 +10,14 @@ connections of their own, read-only, and hold a read transaction for a few recor
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NoReturn, Self
+from typing import Final, NoReturn, Self
 
 import apsw
 import apsw.bestpractice
 
 from bitactor import faults
 from bitactor.log import database, wal
-from bitactor.log.check import Checker
 from bitactor.log.contract import (
-    CorruptionError,
     Durability,
     End,
     FatalLogError,
@@ -27,18 +25,17 @@ from bitactor.log.contract import (
     LogError,
     LogFigures,
     LogFullError,
-    RemovedError,
 )
 from bitactor.log.directory import DirectoryLock
 from bitactor.log.disk import DISK, Disk, make_directories
 from bitactor.log.durations import SecondsCounter
+from bitactor.log.reader import read
 
-FILE: Final = "log.sqlite"
 CHECKPOINT_BYTES: Final = 32 << 20  # a checkpoint of so much takes some 30 ms where 1 MiB is synced in 2 ms
 SIZE_BYTES_MIN: Final = 64 * database.PAGE_BYTES
 TRUNCATE_BYTES: Final = 16 << 20  # removed in one transaction, at most, and at most so many records:
 TRUNCATE_RECORDS: Final = 1_000
-READ_RECORDS: Final = 16  # fetched in one read transaction
+UNTIDIED_MAX: Final = 64  # appends without a removal, when there is something to remove and no idle moment for tidy
 
 _SYNCHRONOUS: Final = {
     "full": ("FULL", Durability.DISK),
@@ -46,10 +43,6 @@ _SYNCHRONOUS: Final = {
     "off": ("OFF", Durability.OS),
 }
 _INSERT: Final = "INSERT INTO record (sequence, position, count, wall_ns, record) VALUES (?, ?, ?, ?, ?)"
-_SELECT: Final = (
-    "SELECT sequence, position, count, wall_ns, record FROM record "
-    "WHERE sequence >= ? AND sequence < ? ORDER BY sequence LIMIT ?"
-)
 
 
 class SqliteLog:
@@ -81,7 +74,7 @@ class SqliteLog:
         make_directories(directory, disk)
         lock = DirectoryLock(directory)
         try:
-            return cls(lock, directory / FILE, durability, size_bytes_max, checkpoint_bytes, vfs, disk)
+            return cls(lock, directory / database.FILE, durability, size_bytes_max, checkpoint_bytes, vfs, disk)
         except BaseException:
             lock.release()
             raise
@@ -105,6 +98,7 @@ class SqliteLog:
         self._failed: str | None = None
         self._closed = False
         self._wal_bytes = 0
+        self._untidied = 0
         self._records = self._bytes = self._refused = self._truncated = self._checkpoints = 0
         self._append_seconds, self._sync_seconds = SecondsCounter(), SecondsCounter()
         self._checkpoint_seconds = SecondsCounter()
@@ -163,6 +157,15 @@ class SqliteLog:
 
     # --- the writer
 
+    def start_at(self, end: End) -> None:
+        """Let a log without records begin with another record than 0: the copy of one that retention shortened."""
+        self._refuse_if_unusable()
+        if self._end != End(0, 0, 0):
+            raise ValueError(f"{self.path} has records; only an empty log can begin elsewhere")
+        with database.explained(self.path):
+            database.set_meta(self._connection, "first", end.sequence)
+        self._first, self._end, self._floor = First(end.sequence, end.position), end, end.sequence
+
     def append(self, record: memoryview | bytes, *, sequence: int, position: int, count: int, wall_ns: int) -> None:
         """Keep a record; see Log.append."""
         self._refuse_if_unusable()
@@ -171,6 +174,8 @@ class SqliteLog:
         faults.point("log.append.before")
         if self._wal_bytes >= 2 * self._checkpoint_bytes:
             self._checkpoint()
+        elif self._untidied >= UNTIDIED_MAX and self._first.sequence < self._removable():
+            self._truncate()
         self._refuse_if_full(len(record))
         execute = self._connection.execute
         try:
@@ -188,6 +193,7 @@ class SqliteLog:
             self._first = First(sequence, position)
         self._end = end
         self._records += 1
+        self._untidied += 1
         self._bytes += len(record)
         self._sync_seconds.add(done - committing)
         self._append_seconds.add(done - begun)
@@ -308,6 +314,7 @@ class SqliteLog:
         except BaseException as error:  # noqa: BLE001
             self._fail("removing old records", error)
         faults.point("log.truncate.after")
+        self._untidied = 0
         self._truncated += first.sequence - self._first.sequence
         self._first = first
         self.full = False
@@ -317,35 +324,4 @@ class SqliteLog:
     def read(self, from_sequence: int) -> Iterator[bytes]:
         """Records from that sequence on, checked; see Log.read. By a read-only connection, closed at the end."""
         self._refuse_if_unusable()
-        first, end = self._first, self._end
-        if from_sequence > end.sequence:
-            raise ValueError(f"{self.path}: record {from_sequence} is beyond the end, {end.sequence}")
-        if from_sequence < first.sequence:
-            raise self._removed(from_sequence)
-        return self._read(from_sequence, end.sequence)
-
-    def _removed(self, sequence: int) -> RemovedError:
-        return RemovedError(
-            f"{self.path}: record {sequence} was removed by retention; the first one kept is {self._first.sequence}"
-        )
-
-    def _read(self, at: int, end: int) -> Iterator[bytes]:
-        with database.explained(self.path):
-            connection = database.connect_to_read(self.path, self._vfs)
-        checker: Checker | None = None
-        try:
-            while at < end:
-                with database.explained(self.path, at):
-                    rows: list[Any] = connection.execute(_SELECT, (at, end, READ_RECORDS)).fetchall()
-                if (not rows or rows[0][0] != at) and at < self._first.sequence:
-                    raise self._removed(at)
-                if not rows:
-                    raise CorruptionError(self.path, f"it is missing, and {end} is the end", sequence=at)
-                if checker is None:
-                    checker = Checker(self.path, End(at, rows[0][1], rows[0][3]))
-                for sequence, position, count, wall_ns, record in rows:
-                    checker.take(sequence, record, (position, count, wall_ns))
-                    yield record
-                at = checker.next.sequence
-        finally:
-            connection.close()
+        return read(self.path, from_sequence, self._end.sequence, lambda: self._first.sequence, self._vfs)
