@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from bitactor.config import Settings
     from bitactor.log.contract import Log
     from bitactor.runtime.reports import SnapshotInfo
+    from bitactor.state import StateBuffers
 
 _BUILDERS: Final = 3
 _RECORD_BYTES_MIN: Final = 384 << 10  # the longest frame or message fits an empty record
@@ -170,6 +171,7 @@ class Core:
         if settings.log.kind != "none":
             self.snapshots = Snapshots(
                 self._store, log, self.said,
+                prepare=self.engine.prepare_export,
                 copy=self._copy,
                 call=self.writer.call,
                 place=lambda: self.writer.place,
@@ -215,8 +217,8 @@ class Core:
         self.admission.fail(ProtocolError(Code.INTERNAL, "the service failed and ends; what it acknowledged is kept"))
         self._failed(message)
 
-    def _copy(self) -> Boundary:
-        return copy_boundary(self.engine, self.tables, self.hub, self.log, self.writer.place)
+    def _copy(self, buffers: "StateBuffers | None") -> Boundary:
+        return copy_boundary(self.engine, self.tables, self.hub, self.log, self.writer.place, buffers)
 
     def _make_room(self) -> None:
         if self.snapshots is not None:

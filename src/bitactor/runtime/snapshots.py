@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bitactor.log.snapshots import SnapshotStore
     from bitactor.runtime.outputs import OutputHub
     from bitactor.runtime.writer import Place
-    from bitactor.state import EngineState
+    from bitactor.state import EngineState, StateBuffers
 
 FORMAT: Final = 1
 STATE_PREFIX: Final = "state."
@@ -42,14 +42,22 @@ class Boundary:
     pause_s: float
 
 
-def copy_boundary(engine: "Engine", tables: Tables, hub: "OutputHub", log: "Log", place: "Place") -> Boundary:
+def copy_boundary(
+    engine: "Engine",
+    tables: Tables,
+    hub: "OutputHub",
+    log: "Log",
+    place: "Place",
+    buffers: "StateBuffers | None" = None,
+) -> Boundary:
     """Copy it all. Between two records, on the thread that applies them; not on the loop.
 
+    buffers: memory for the engine's state, made before on another thread, so that this one does not wait for it.
     The log is synced first, so that no snapshot is ahead of its log, whatever the log's durability.
     """
     begun = time.perf_counter()
     log.sync()
-    state = engine.export_state()
+    state = engine.export_state(buffers)
     outputs = hub.export()
     copied = tables.copy()
     pause = time.perf_counter() - begun
@@ -83,7 +91,8 @@ def write_snapshot(store: "SnapshotStore", boundary: Boundary, app: dict[str, An
 class Snapshots:
     """Takes snapshots of a running service: by time, by count of signals, when asked. Loop thread but for make_room.
 
-    copy: gives a Boundary, called on the writer's thread through `call`. failures: of those taken by time or count;
+    prepare: makes memory for a copy, on the snapshot thread. copy: gives a Boundary, called on the writer's thread
+    through `call`. failures: of those taken by time or count;
     they are tried again, as the log still holds everything.
     """
 
@@ -93,7 +102,8 @@ class Snapshots:
         log: "Log",
         app: dict[str, Any],
         *,
-        copy: Callable[[], Boundary],
+        prepare: "Callable[[], StateBuffers]",
+        copy: "Callable[[StateBuffers | None], Boundary]",
         call: "Callable[[Callable[[], Boundary]], Future[Boundary]]",
         place: "Callable[[], Place]",
         newest: SnapshotInfo | None,
@@ -107,6 +117,7 @@ class Snapshots:
         self._store = store
         self._log = log
         self._app = app
+        self._prepare = prepare
         self._copy = copy
         self._call = call
         self._place = place
@@ -124,8 +135,9 @@ class Snapshots:
         async with self._lock:
             self.running = True
             try:
-                boundary = await asyncio.wrap_future(self._call(self._copy))
                 loop = asyncio.get_running_loop()
+                buffers = await loop.run_in_executor(self._thread, self._prepare)
+                boundary = await asyncio.wrap_future(self._call(lambda: self._copy(buffers)))
                 info = await loop.run_in_executor(self._thread, write_snapshot, self._store, boundary, self._app)
                 await loop.run_in_executor(self._thread, self._retain)
             except Exception:
@@ -160,7 +172,7 @@ class Snapshots:
         if sequence == self._room_made_for or time.monotonic() - self._failed_at < _RETRY_S:
             return
         try:
-            info = write_snapshot(self._store, self._copy(), self._app)
+            info = write_snapshot(self._store, self._copy(None), self._app)
             self._store.load(self._store.latest()[0])
             self._log.truncate_before(info.sequence)
             while self._log.tidy():
