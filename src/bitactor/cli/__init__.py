@@ -22,6 +22,7 @@ class Verb(NamedTuple):
 
 VERBS: Final[dict[str, Verb]] = {
     "serve": Verb("bitactor.cli.serve", "Serve an app: signals over TLS into a durable log, HTTP for operators."),
+    "profile": Verb("bitactor.cli.profile", "Show where an app's time goes, stage by stage, actor by actor.", "Apps"),
     "config": Verb("bitactor.cli.config", "Show or check the settings and where each comes from.", "Setup"),
     "certs": Verb("bitactor.cli.certs", "Make a development CA, certificates and tokens.", "Setup"),
     "doctor": Verb("bitactor.cli.doctor", "Check this machine: clock, limits, disk, packages, ports.", "Setup"),
