@@ -69,6 +69,11 @@ bench: ## speed: one table, peers in the same run; BENCH="--only send --rounds 3
 	@tools/bootstrap
 	python -m benchmarks $(BENCH)
 
+.PHONY: bench-peers
+bench-peers: ## the engine and its rings beside peers in Rust and Java, where cargo and Maven are installed
+	@tools/bootstrap
+	python -m benchmarks --peers $(BENCH)
+
 .PHONY: clean
 clean: ## remove what the verbs made: .venv, build, coverage
 	rm -rf .venv build coverage dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

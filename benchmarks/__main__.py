@@ -4,7 +4,7 @@ import argparse
 import datetime as dt
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks import machine, plan
@@ -17,6 +17,8 @@ def goal_rows(results: Results) -> list[dict[str, object]]:
     """Each goal with what was measured and whether it was reached (None: not run)."""
     rows: list[dict[str, object]] = []
     for goal in plan.GOALS:
+        if goal.alone is not None and goal.of not in results.values:
+            goal = replace(goal, of="", at_least=goal.alone)
         got = results.ratio(goal.figure, goal.of) if goal.of else results.median(goal.figure)
         reached = None
         if got is not None:
@@ -34,15 +36,15 @@ def table(results: Results, rows: list[dict[str, object]]) -> str:
             f"{name:64} {results.median(name):10.3f} {min(known):10.3f} {max(known):10.3f}  {results.units[name]}"
         )
     lines += ["", f"{'goal':64} {'measured':>10} {'bound':>10}  reached"]
-    answers = {True: "yes", False: "no", None: "not run"}
-    for row in rows:
+    answers = {True: "yes", False: "no"}
+    run = [row for row in rows if row["reached"] is not None]
+    for row in run:
         name = f"{row['figure']}" + (" /" if row["of"] else "")
         bound = f">= {row['at_least']:g}" if row["at_least"] is not None else f"<= {row['at_most']:g}"
-        got = "-" if row["measured"] is None else f"{row['measured']:.3f}"
-        reached = row["reached"]
-        lines.append(f"{name:64} {got:>10} {bound:>10}  {answers[reached if isinstance(reached, bool) else None]}")
+        lines.append(f"{name:64} {row['measured']:10.3f} {bound:>10}  {answers[bool(row['reached'])]}")
         if row["of"]:
             lines.append(f"    {row['of']}")
+    lines += [f"{len(rows) - len(run)} more goals are of figures that were not run"] * (len(run) < len(rows))
     lines += [""] * bool(results.left_out or results.failed)
     lines += [f"left out: {name}: {why}" for name, why in results.left_out.items()]
     lines += [f"FAILED: {name}: {why}" for name, why in results.failed.items()]
@@ -53,6 +55,7 @@ def main() -> int:
     """Run; status 1 when a benchmark failed (a wrong answer among them), 0 otherwise, goals reached or not."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round: shows that it runs, no figures")
+    parser.add_argument("--peers", action="store_true", help="beside peers in Rust and Java; builds them")
     parser.add_argument("--only", metavar="TEXT", default="", help="measures whose name or group has this text")
     parser.add_argument("--rounds", type=int, help="rounds of each group (5; 1 with --quick)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the JSON goes (benchmarks/results/)")
@@ -60,7 +63,7 @@ def main() -> int:
     options = parser.parse_args()
     about = {"commit": machine.commit(), "quick": options.quick, "machine": machine.describe()}
     results = Results()
-    for group in plan.groups(quick=options.quick):
+    for group in plan.groups(quick=options.quick, peers=options.peers):
         chosen = group.measures
         if options.only.lower() not in group.name:
             chosen = tuple(measure for measure in chosen if options.only.lower() in measure.name.lower())
@@ -71,7 +74,7 @@ def main() -> int:
     now = dt.datetime.now(dt.UTC)
     path = options.json
     if path is None and not options.quick:
-        path = RESULTS / f"{now:%Y-%m-%d}-{about['commit']}.json"
+        path = RESULTS / f"{now:%Y-%m-%d}-{about['commit']}{'-peers' if options.peers else ''}.json"
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"at": now.isoformat(), **about, **asdict(results), "goals": rows}, indent=1) + "\n")

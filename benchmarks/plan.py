@@ -13,12 +13,16 @@ SIZES = {"1 thousand keys": 1_000, "1 million keys": 1_000_000, "10 million keys
 
 @dataclass(frozen=True)
 class Goal:
-    """A row of the table that has a bound; `of`: the figure that it is divided by, or empty."""
+    """A row of the table that has a bound; `of`: the figure that it is divided by, or empty.
+
+    `alone`: the least that the figure itself must be where `of` was not run.
+    """
 
     figure: str
     at_least: float | None = None
     at_most: float | None = None
     of: str = ""
+    alone: float | None = None
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,25 @@ class Group:
     measures: tuple[Measure, ...]
 
 
-def vwap_groups(quick: bool) -> list[Group]:
+def vwap_peers(size: str, keys: int) -> list[Measure]:
+    """The common task by peers in Rust and Java, at up to a million keys."""
+    events = "8000000"
+    rust = [
+        Measure(f"VWAP, {size}: {title}", "keyed", (by, workers, str(keys), events, "5"), kind="cargo")
+        for title, by, workers in (
+            ("Rust hashbrown", "hashbrown", "1"),
+            ("timely, 1 worker", "timely", "1"),
+            ("timely, 2 workers", "timely", "2"),
+        )
+    ]
+    java = [
+        Measure(f"VWAP, {size}: Java HashMap", "HashMapLoop", (str(keys), events, "5"), kind="java"),
+        Measure(f"VWAP, {size}: Hazelcast Jet", "Jet", (str(keys), "4000000", "3"), kind="java"),
+    ]
+    return rust + java
+
+
+def vwap_groups(quick: bool, peers: bool) -> list[Group]:
     """The common task by everybody: one group for each number of keys."""
     groups = []
     for size, full_keys in SIZES.items():
@@ -58,8 +80,12 @@ def vwap_groups(quick: bool) -> list[Group]:
                     "engine, 1 shard, scattered keys", "engine_vwap", "", fast, *passes, "--shards", "1", "--scattered"
                 ),
                 peer("Python dict", "dict_loop", "", 2_000 if quick else 1_000_000, *once),
+                peer(
+                    "engine, inline, scattered keys", "engine_vwap", "", fast, *passes, "--shards", "0", "--scattered"
+                ),
             ]
-        if full_keys <= 1_000:
+            measures += vwap_peers(size, keys) if peers else []
+        if full_keys <= 1_000 and not peers:
             slow = 2_000 if quick else 500_000
             measures += [
                 peer("csp", "csp_vwap", "csp", slow, *once),
@@ -99,9 +125,27 @@ def start_group(quick: bool) -> Group:
     return Group("start", (Measure("start", "start"),))
 
 
-def handover_group(quick: bool) -> Group:
-    """Between two processes."""
+def core(name: str, program: str, *arguments: str) -> Measure:
+    """A program of the core."""
+    return Measure(name, program, arguments, kind="core")
+
+
+def handover_group(quick: bool, peers: bool) -> Group:
+    """Between two threads and between two processes."""
+    seconds = "0.3"
     measures = []
+    if not quick:
+        measures = [
+            core("ring, two threads", "bench_ring", seconds, "spsc_"),
+            core("ring, two processes", "bench_ring", seconds, "two_processes_"),
+        ]
+    if peers:
+        measures.append(Measure("rtrb", "rtrb", (seconds,), kind="cargo"))
+        measures += [
+            Measure(f"{title}: batch {batch}", "Handover", (title.lower(), batch, items), kind="java")
+            for title in ("Agrona", "Disruptor")
+            for batch, items in (("1", "5000000"), ("1024", "50000000"))
+        ]
     for title, by in (("multiprocessing.Queue", "queue"), ("multiprocessing.Pipe", "pipe"), ("pyzmq", "zmq")):
         for batch, events in (("1", 100_000), ("1024", 4_000_000)):
             count = str(2_048 if quick else events)
@@ -121,16 +165,30 @@ def ingest_group(quick: bool) -> Group:
     return Group("ingest", (Measure("ingest", "ingest", ("--row", "rate", "--signals", signals)), *idle))
 
 
-def core_group(quick: bool) -> Group:
-    """The core's own benchmark programs, where its build has them."""
-    names = () if quick else ("bench_ring", "bench_store", "bench_codec", "bench_engine")
-    return Group("core", tuple(Measure(f"core, {name}", name, core=True) for name in names))
+def core_group() -> Group:
+    """The core's own benchmark programs; what two threads and two processes do has a group of its own."""
+    return Group(
+        "core",
+        (
+            core("ring, many threads", "bench_ring", "0.3", "100_threads_"),
+            core("ring, latency", "bench_ring", "0.3", "latency_"),
+            core("dispatch", "bench_dispatch"),
+            core("codec", "bench_codec"),
+            core("store, memory", "bench_store", "m"),
+            core("store, growth", "bench_store", "g"),
+            core("store, chosen keys", "bench_store", "c"),
+            core("core engine", "bench_engine", "16", "3"),
+        ),
+    )
 
 
-def groups(*, quick: bool) -> list[Group]:
-    """Everything, in the order of the table."""
-    others = (engine_group, state_group, start_group, handover_group, ingest_group, core_group)
-    return [*vwap_groups(quick), *(group(quick) for group in others)]
+def groups(*, quick: bool, peers: bool = False) -> list[Group]:
+    """Everything, in the order of the table; `peers`: with those in Rust and Java, and only the groups they are in."""
+    with_peers = [*vwap_groups(quick, peers), handover_group(quick, peers)]
+    if peers:
+        return [group for group in with_peers if group.name != f"vwap-{SIZES['10 million keys']}"]
+    others = [group(quick) for group in (engine_group, state_group, start_group, ingest_group)]
+    return [*with_peers, *others, *([] if quick else [core_group()])]
 
 
 GOALS = [
@@ -141,9 +199,25 @@ GOALS = [
     Goal("VWAP, 1 thousand keys: engine, 1 shard", at_least=25, of="VWAP, 1 thousand keys: csp"),
     Goal("VWAP, 1 thousand keys: engine, 1 shard", at_least=40, of="VWAP, 1 thousand keys: Bytewax"),
     Goal("VWAP, 1 thousand keys: engine, inline", at_least=0.5, of="VWAP, 1 thousand keys: Numba row loop"),
-    Goal("engine, dispatch: whole engine", at_most=8),
+    Goal("VWAP, 1 thousand keys: engine, 1 shard", at_least=1, of="VWAP, 1 thousand keys: timely, 1 worker"),
+    Goal("dispatch: look-up and call", at_most=8),
+    Goal("ring, two threads: spsc_batch", at_least=0.9, of="rtrb: batch", alone=300),
+    Goal("ring, two threads: spsc_single", at_least=0.5, of="rtrb: single", alone=30),
+    Goal("ring, two processes: two_processes_batch", at_least=0.8, of="ring, two threads: spsc_batch"),
+    Goal("ring, many threads: 100_threads_single", at_least=15),
+    Goal("ring, many threads: 100_threads_batch", at_least=100),
     Goal("engine, feedback", at_least=25),
     Goal("engine, send", at_least=5),
+    Goal("codec: byteorder to_be", at_least=1_000),
+    Goal("codec: byteorder ratio", at_least=0.6),
+    Goal("ring, latency: latency_one_way p50", at_most=150),
+    Goal("ring, latency: latency_one_way p99", at_most=400),
+    Goal("ring, latency: latency_round_trip p50", at_most=314),
+    Goal("store, memory: bytes a key beyond the state, mean", at_most=48),
+    Goal("store, memory: bytes a key beyond the state, peak", at_most=72),
+    Goal("store, growth: growing by random keys: longest call, not preempted", at_most=5),
+    Goal("store, chosen keys: keys that collide under the mix over random ones of one partition", at_most=2),
+    Goal("store, chosen keys: keys that collide under another secret over random ones", at_most=2),
     Goal("state, 1 million keys: pause", at_most=50),
     Goal("ingest: TLS, frames of 8,192, session: by the server's processor time", at_least=20),
     Goal(

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from benchmarks import environments
 from benchmarks.machine import ROOT
@@ -20,13 +21,15 @@ from benchmarks.measure import LEFT_OUT
 
 @dataclass(frozen=True)
 class Measure:
-    """One process: a module run in an environment (or a program of the core) with arguments."""
+    """One process: something that is run with arguments."""
 
     name: str
-    runs: str  # a module of benchmarks.measures, or a core program when `core`
+    runs: (
+        str  # by `kind`: a module of benchmarks.measures, a program of the core, a crate or a class of benchmarks.peers
+    )
     arguments: tuple[str, ...] = ()
-    environment: str = ""
-    core: bool = False
+    environment: str = ""  # of a module; empty: this process's own
+    kind: Literal["python", "core", "cargo", "java"] = "python"
     timeout_s: float = 300.0
 
 
@@ -57,8 +60,12 @@ class Results:
 
 def command_of(measure: Measure, *, may_install: bool) -> list[str] | str:
     """The command line, or why there is none."""
-    if measure.core:
-        program = environments.core_program(measure.runs, may_install=may_install)
+    if measure.kind == "java":
+        command = environments.java_command(measure.runs, may_install=may_install)
+        return command if isinstance(command, str) else [*command, *measure.arguments]
+    if measure.kind != "python":
+        find = environments.core_program if measure.kind == "core" else environments.cargo_program
+        program = find(measure.runs, may_install=may_install)
         return program if isinstance(program, str) else [str(program), *measure.arguments]
     interpreter = environments.python(measure.environment, may_install=may_install)
     if isinstance(interpreter, str):

@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import task  # noqa: E402
+from benchmarks import plan, task  # noqa: E402
+from benchmarks.__main__ import goal_rows, table  # noqa: E402
 from benchmarks.runner import Measure, Results, figures_of, run_once  # noqa: E402
 
 
@@ -65,3 +66,31 @@ def test_a_line_with_several_fields_becomes_a_figure_a_field():
         {"figure": "vwap (1000 keys) loop", "value": 1.5},
         {"figure": "vwap (1000 keys) ring", "value": 2},
     ]
+
+
+def test_every_goal_is_about_a_measure_of_the_plan():
+    names = {
+        measure.name
+        for peers in (False, True)
+        for group in plan.groups(quick=False, peers=peers)
+        for measure in group.measures
+    }
+    for goal in plan.GOALS:
+        for figure in filter(None, (goal.figure, goal.of)):
+            assert any(figure == name or figure.startswith(f"{name}: ") for name in names), figure
+
+
+@pytest.mark.parametrize(("rtrb", "measured", "reached"), [([10.0], 0.6, True), ([], 6.0, False)])
+def test_a_goal_against_a_peer_has_a_bound_of_its_own_where_the_peer_is_absent(rtrb, measured, reached):
+    results = Results(values={"ring, two threads: spsc_single": [6.0]})
+    if rtrb:
+        results.values["rtrb: single"] = rtrb
+    rows = [row for row in goal_rows(results) if row["figure"] == "ring, two threads: spsc_single"]
+    assert [(row["measured"], row["reached"]) for row in rows] == [(measured, reached)]
+
+
+def test_the_table_shows_the_goals_that_were_run_and_counts_the_others():
+    results = Results(values={"engine, send": [6.0]}, units={"engine, send": "M/s"})
+    text = table(results, goal_rows(results))
+    assert "engine, send" in text.split("goal")[1]
+    assert f"{len(plan.GOALS) - 1} more goals are of figures that were not run" in text

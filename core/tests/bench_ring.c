@@ -47,10 +47,10 @@ static bool wanted(const char *name) { return strstr(name, only) != NULL; }
 
 static void report(const char *name, uint32_t batch, uint64_t capacity, uint64_t items, uint64_t ns) {
   printf(
-      "{\"name\": \"%s\", \"batch\": %u, \"capacity\": %llu, \"items\": %llu, \"seconds\": %.4f, "
-      "\"million_per_second\": %.1f}\n",
-      name, batch, (unsigned long long)capacity, (unsigned long long)items, (double)ns * 1e-9,
-      (double)items * 1e3 / (double)ns);
+      "{\"figure\": \"%s\", \"value\": %.1f, \"unit\": \"M/s\", \"batch\": %u, \"capacity\": %llu, "
+      "\"items\": %llu, \"seconds\": %.4f}\n",
+      name, (double)items * 1e3 / (double)ns, batch, (unsigned long long)capacity, (unsigned long long)items,
+      (double)ns * 1e-9);
   fflush(stdout);
 }
 
@@ -247,13 +247,16 @@ static int by_size(const void *a, const void *b) {
 }
 
 static void report_latency(const char *name, uint64_t *samples, uint64_t n, double scale) {
+  static const struct {
+    const char *name;
+    double part;
+  } percentiles[] = {{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"p99.9", 0.999}, {"p99.99", 0.9999}};
   qsort(samples, n, sizeof(*samples), by_size);
-  printf(
-      "{\"name\": \"%s\", \"samples\": %llu, \"p50_ns\": %.0f, \"p90_ns\": %.0f, \"p99_ns\": %.0f, \"p999_ns\": %.0f, "
-      "\"p9999_ns\": %.0f, \"max_ns\": %.0f}\n",
-      name, (unsigned long long)n, (double)samples[n / 2] * scale, (double)samples[n / 10 * 9] * scale,
-      (double)samples[n / 100 * 99] * scale, (double)samples[n / 1000 * 999] * scale,
-      (double)samples[n / 10000 * 9999] * scale, (double)samples[n - 1] * scale);
+  for (size_t i = 0; i < sizeof percentiles / sizeof *percentiles; i++) {
+    const uint64_t sample = samples[(uint64_t)((double)n * percentiles[i].part)];
+    printf("{\"figure\": \"%s %s\", \"value\": %.0f, \"unit\": \"ns\", \"samples\": %llu}\n", name, percentiles[i].name,
+           (double)sample * scale, (unsigned long long)n);
+  }
   fflush(stdout);
 }
 

@@ -4,6 +4,7 @@
  * Times are of the calls alone: making the batch of random signals and their partitions is not in them, for any side.
  */
 #define _GNU_SOURCE
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,17 @@ static uint64_t now_ns(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* One JSON line of the benchmark suite; the figure's name is made as by printf. */
+static __attribute__((format(printf, 3, 4))) void report(double value, const char *unit, const char *format, ...) {
+  char figure[120];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(figure, sizeof figure, format, arguments);
+  va_end(arguments);
+  printf("{\"figure\": \"%s\", \"value\": %.2f, \"unit\": \"%s\"}\n", figure, value, unit);
+  fflush(stdout);
 }
 
 static uint64_t random64(void) {
@@ -143,12 +155,12 @@ static void warm(const char *name, uint64_t keys, uint32_t rounds) {
     ns[6] += now_ns() - start;
   }
   const double work = (double)rounds * BATCH * 1000.0;
-  printf("%s keys, warm, M/s:", name);
   for (int way = BA_WAY_SCALAR; way <= BA_WAY_AVX512; way++) {
-    if (ns[way]) printf(" resolve %s %.0f,", ways[way], work / (double)ns[way]);
+    if (ns[way]) report(work / (double)ns[way], "M/s", "%s keys, warm: resolve %s", name, ways[way]);
   }
-  printf(" with expiry %.0f; resolve and VWAP %.0f, row loop %.0f: %.2fx\n", work / (double)ns[6], work / (double)ns[4],
-         work / (double)ns[5], (double)ns[5] / (double)ns[4]);
+  report(work / (double)ns[6], "M/s", "%s keys, warm: resolve with expiry", name);
+  report(work / (double)ns[4], "M/s", "%s keys, warm: resolve and VWAP", name);
+  report(work / (double)ns[5], "M/s", "%s keys, warm: row loop", name);
   free(rows);
   ba_store_destroy(store);
   ba_store_destroy(idle);
@@ -185,23 +197,18 @@ static void memory(uint64_t from, uint64_t until) {
     }
     if (resident > resident_peak) resident_peak = resident;
   }
-  printf(
-      "bytes a key beyond the state, %llu to %llu keys: mean %.1f, peak %.1f at %llu (resident set: mean %.1f, peak "
-      "%.1f)\n",
-      (unsigned long long)from, (unsigned long long)until, sum / (double)samples, peak, (unsigned long long)peak_at,
-      resident_sum / (double)samples, resident_peak);
+  report(sum / (double)samples, "bytes", "bytes a key beyond the state, mean");
+  report(peak, "bytes", "bytes a key beyond the state, peak");
+  report((double)peak_at, "keys", "keys at that peak");
+  report(resident_sum / (double)samples, "bytes", "bytes a key beyond the state, resident, mean");
+  report(resident_peak, "bytes", "bytes a key beyond the state, resident, peak");
   ba_store_destroy(store);
 }
 
-typedef struct pause_report {
-  uint64_t ns, keys;
-  long faults, switches;
-} pause_report;
-
+/* The longest call, and the longest during which the system gave the processor to nobody else. */
 static void growth(uint64_t keys, bool sequential) {
   ba_store *store = store_new(secret, 0);
-  pause_report worst[4] = {{0, 0, 0, 0}};
-  uint64_t total = 0, over_1ms = 0;
+  uint64_t total = 0, longest = 0, longest_alone = 0;
   for (uint64_t i = 0; i < keys;) {
     for (uint32_t k = 0; k < 64; k++, i++) signals[k].key = sequential ? i : nth_key(i);
     ba_partitions(signals, 64, parts);
@@ -212,23 +219,13 @@ static void growth(uint64_t keys, bool sequential) {
     const uint64_t ns = now_ns() - start;
     getrusage(RUSAGE_THREAD, &two);
     total += ns;
-    over_1ms += ns > 1000000;
-    if (ns > worst[3].ns) {
-      worst[3] = (pause_report){ns, i, two.ru_minflt - one.ru_minflt, two.ru_nivcsw - one.ru_nivcsw};
-      for (int j = 3; j > 0 && worst[j].ns > worst[j - 1].ns; j--) {
-        const pause_report swap = worst[j];
-        worst[j] = worst[j - 1];
-        worst[j - 1] = swap;
-      }
-    }
+    if (ns > longest) longest = ns;
+    if (ns > longest_alone && two.ru_nivcsw == one.ru_nivcsw) longest_alone = ns;
   }
-  printf("growing to %llu %s keys, 64 a call: %.1f M/s, %llu calls over 1 ms; longest:", (unsigned long long)keys,
-         sequential ? "sequential" : "random", (double)keys * 1000.0 / (double)total, (unsigned long long)over_1ms);
-  for (int j = 0; j < 4; j++) {
-    printf(" %.2f ms (at %llu keys, %ld page faults, %ld times preempted)", (double)worst[j].ns / 1e6,
-           (unsigned long long)worst[j].keys, worst[j].faults, worst[j].switches);
-  }
-  puts("");
+  const char *name = sequential ? "sequential" : "random";
+  report((double)keys * 1000.0 / (double)total, "M/s", "growing by %s keys, 64 a call", name);
+  report((double)longest / 1e6, "ms", "growing by %s keys: longest call", name);
+  report((double)longest_alone / 1e6, "ms", "growing by %s keys: longest call, not preempted", name);
   ba_store_destroy(store);
 }
 
@@ -273,10 +270,12 @@ static void chosen(uint64_t n) {
     }
     const double secret_two = insert_ns(keys, n);
     if (repeat == 0) continue;
-    printf(
-        "inserting %llu keys, ns each: random %.1f, random of one partition %.1f, colliding under the mix %.1f, "
-        "colliding under another secret %.1f\n",
-        (unsigned long long)n, spread, random, mix, secret_two);
+    report(spread, "ns", "inserting random keys");
+    report(random, "ns", "inserting random keys of one partition");
+    report(mix, "ns", "inserting keys that collide under the mix");
+    report(secret_two, "ns", "inserting keys that collide under another secret");
+    report(mix / random, "x", "keys that collide under the mix over random ones of one partition");
+    report(secret_two / spread, "x", "keys that collide under another secret over random ones");
   }
   free(keys);
 }

@@ -114,8 +114,8 @@ fn hand_over(name: &str, run: fn(usize, usize, u64) -> f64, batch: usize, capaci
     items = (items as f64 * seconds / took) as u64 + 1;
     took = run(batch, capacity, items);
     println!(
-        "{{\"name\": \"{name}\", \"batch\": {batch}, \"capacity\": {capacity}, \"items\": {items}, \
-         \"seconds\": {took:.4}, \"million_per_second\": {:.1}}}",
+        "{{\"figure\": \"{name}\", \"value\": {:.1}, \"unit\": \"M/s\", \"batch\": {batch}, \"capacity\": {capacity}, \
+         \"items\": {items}, \"seconds\": {took:.4}}}",
         items as f64 / took / 1e6
     );
 }
@@ -123,6 +123,6 @@ fn hand_over(name: &str, run: fn(usize, usize, u64) -> f64, batch: usize, capaci
 fn main() {
     let seconds = std::env::args().nth(1).map_or(0.5, |text| text.parse().expect("seconds"));
     pin(0);
-    hand_over("rtrb_batch", run_batch, 1024, 8192, seconds);
-    hand_over("rtrb_single", run_single, 1, 8192, seconds);
+    hand_over("batch", run_batch, 1024, 8192, seconds);
+    hand_over("single", run_single, 1, 8192, seconds);
 }
