@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, note, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bitactor as ba
@@ -15,6 +15,7 @@ from bitactor.protocol.records import RecordBuilder, RecordError, encode_app_rec
 from bitactor.schema import Kind
 
 from . import plain
+from .test_protocol_document import EXAMPLES, SIGNAL
 
 u1, u2, u4, u8 = (st.integers(0, 2 ** (8 * n) - 1) for n in (1, 2, 4, 8))
 texts = st.text(max_size=20)
@@ -102,8 +103,12 @@ def verdict_of_plain(decode, *given):
 @settings(max_examples=400, deadline=None)
 @given(damaged(frames(), 32, 64), st.sampled_from([None, {1, 2}, {1, 2, 3}]))
 def test_frames_have_one_verdict(data, known):
+    frame_has_one_verdict(data, known)
+
+
+def frame_has_one_verdict(data, known):
     expected = verdict_of_plain(plain.frame, data, known)
-    note(f"{data.hex()}: {expected}")
+
     try:
         frame = ba.decode_frame(data, None if known is None else kind_set(known))
         rows = [(*map(int, (s["kind"], s["aux"], s["key"], s["time"])),) for s in frame.signals]
@@ -117,7 +122,7 @@ def test_frames_have_one_verdict(data, known):
         )
     except ba.FrameError as error:
         found = (error.code, error.offset)
-    assert found == expected
+    assert found == expected, data.hex()
 
 
 def fields_of(message):
@@ -155,21 +160,29 @@ def fields_of(message):
 @given(data=st.data())
 def test_messages_have_one_verdict(kind, data):
     data = data.draw(damaged(BY_TYPE[kind].map(lambda message: message.encode()), 12, 40))
+    message_has_one_verdict(data)
+
+
+def message_has_one_verdict(data):
     expected = verdict_of_plain(plain.message, data)
-    note(f"{data.hex()}: {expected}")
+
     try:
         message = m.decode_message(data)
         found = (int(message.type), fields_of(message))
     except ProtocolError as error:
         found = (error.code.name.lower(), error.offset)
-    assert found == expected
+    assert found == expected, data.hex()
 
 
 @settings(max_examples=400, deadline=None)
 @given(damaged(records(), 32, 128), st.sampled_from([None, {1, 2, 3}]))
 def test_records_have_one_verdict(data, known):
+    record_has_one_verdict(data, known)
+
+
+def record_has_one_verdict(data, known):
     expected = verdict_of_plain(plain.record, data, known)
-    note(f"{data.hex()}: {expected}")
+
     try:
         record = read_record(data, None if known is None else kind_set(known))
         header = (record.sequence, record.position, record.wall_ns, record.fingerprint, record.lane, int(record.type))
@@ -183,4 +196,35 @@ def test_records_have_one_verdict(data, known):
         found = (header, items, [(*s, v) for s, v in zip(signals, values, strict=True)])
     except RecordError as error:
         found = (error.code, error.offset)
-    assert found == expected
+    assert found == expected, data.hex()
+
+
+def each_byte_changed(data, crc_at):
+    """The bytes with each one set to telling values, the checksum right."""
+    for at in range(min(len(data), 400)):
+        for value in {0, 1, 2, 3, 127, 128, 255, data[at] ^ 1}:
+            bad = bytearray(data)
+            bad[at] = value
+            bad[crc_at : crc_at + 4] = struct.pack(">I", plain.crc32c(bad[:crc_at] + bad[crc_at + 4 :]))
+            yield bytes(bad)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_byte_of_an_example_changed_has_one_verdict(name):
+    example = EXAMPLES[name]
+    for data in each_byte_changed(example if name == "data" else example.encode(), 32 if name == "data" else 12):
+        frame_has_one_verdict(data, {1, 2}) if name == "data" else message_has_one_verdict(data)
+
+
+def test_each_byte_of_frames_and_records_at_their_limits_changed_has_one_verdict():
+    last = ba.encode_frame(SIGNAL, producer=7, epoch=3, sequence=2**64 - 3)
+    for data in each_byte_changed(last, 32):
+        frame_has_one_verdict(data, None)
+    builder = RecordBuilder()
+    builder.add_message(EXAMPLES["name"].encode())
+    builder.add_frame(last)
+    for data in each_byte_changed(bytes(builder.finish(5, 2**64 - 3, 1, 0, 0)), 32):
+        record_has_one_verdict(data, None)
+    app = encode_app_record(b"{}", sequence=0, position=0, wall_ns=1, fingerprint=2)
+    for data in each_byte_changed(app, 32):
+        record_has_one_verdict(data, None)
