@@ -62,3 +62,11 @@ def test_the_ring_says_what_it_holds_and_how_much_is_taken():
         assert engine.statistics().ring_used == 0
     with ba.Engine(forwarding(), 0) as engine:
         assert (engine.statistics().ring_signals, engine.statistics().ring_used) == (0, 0)
+
+
+def test_an_inline_engine_counts_the_keys_that_are_there_now():
+    with ba.Engine(forwarding(), 0) as engine:
+        for n in range(1, 600):
+            engine.send(1, n, 1.0)
+            if n % 97 == 0:
+                assert [actor.keys for actor in engine.statistics().actors] == [n, n]

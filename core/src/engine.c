@@ -560,7 +560,9 @@ int ba_engine_statistics(ba_engine *engine, ba_statistics *total, ba_shard_stati
   if (ba_inside == engine) return BA_IN_ACTOR;
   ba_step_ring *ring = &engine->ring;
   pthread_mutex_lock(&engine->turn); /* inline: between steps */
-  pthread_mutex_lock(&ring->lock);   /* no step is admitted meanwhile, and no slot is reused */
+  /* A shard counts its keys when it has nothing to do; an inline engine has no such time. */
+  if (engine->inline_mode) ba_shard_count_keys(&engine->shards[0]);
+  pthread_mutex_lock(&ring->lock); /* no step is admitted meanwhile, and no slot is reused */
   *total = (ba_statistics){.accepted = ring->accepted,
                            .refused = ring->refused,
                            .dropped_full = ring->dropped,
