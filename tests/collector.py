@@ -14,13 +14,16 @@ class Collector:
         from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
         requests = self.requests = []
+        changed = self.changed = threading.Condition()
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 if self.headers.get("Content-Encoding") == "gzip":
                     body = gzip.decompress(body)
-                requests.append((self.path, dict(self.headers), ExportTraceServiceRequest.FromString(body)))
+                with changed:
+                    requests.append((self.path, dict(self.headers), ExportTraceServiceRequest.FromString(body)))
+                    changed.notify_all()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/x-protobuf")
                 self.send_header("Content-Length", "0")
@@ -47,6 +50,11 @@ class Collector:
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()
+
+    def wait(self, seconds):
+        """Wait for the next request, at most so long."""
+        with self.changed:
+            self.changed.wait(seconds)
 
     def traces(self):
         """Trace id -> {name of a span: the span}; names are unique within these traces."""

@@ -199,6 +199,7 @@ class AsyncClient:
             elif kind is not None or key is not None or value is not None:
                 raise TypeError("send_batch takes an array of signals or columns, not both")
             given = self._session.kinds.check(signals)
+            trace = trace or self._session.begin_span(len(given))
             first = 0
             while first < len(given):
                 first += await self._until(lambda first=first: outbox.put(given, first, trace), outbox)  # type: ignore[misc]
@@ -427,3 +428,4 @@ class AsyncClient:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+            self._session.give_up_spans()

@@ -4,12 +4,15 @@ Shared by the clients for threads and for asyncio; one thread at a time.
 """
 
 import struct
+import time
+from collections import deque
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from bitactor import telemetry
 from bitactor._core._codec import find_refused
 from bitactor.client.outbox import Outbox
 from bitactor.protocol.errors import TABLE, Code, ProtocolError
@@ -30,6 +33,9 @@ from bitactor.protocol.messages import (
 )
 from bitactor.schema import Kind
 from bitactor.signals import make_signals, text_key, value_types
+
+if TYPE_CHECKING:
+    from bitactor.telemetry import SendSpan
 
 PING_S: Final = 20.0  # nothing heard for so long: ask
 SILENT_S: Final = 60.0  # and for so long: the connection is dead
@@ -146,6 +152,29 @@ class Session:
         self._takeover = takeover
         self._inbox = Inbox()
         self._names: dict[str, int] = {}
+        self._spans: deque[tuple[int, SendSpan]] = deque()  # of traced batches, with the ack that ends each
+
+    def begin_span(self, signals: int) -> bytes:
+        """The trace for a batch that is given now, if the application traces here; else b"". Senders, in turn."""
+        context = telemetry.sending_context()
+        if context is None or self.outbox is None or not signals:
+            return b""
+        first = self.outbox.next + self.outbox.staged
+        span = telemetry.send_span(
+            [context], producer=self.producer, sequence=first, signals=signals, begin_ns=time.time_ns()
+        )
+        self._spans.append((first + signals, span))
+        return span.trace
+
+    def end_spans(self, acked: int) -> None:
+        """End the spans of batches that are acknowledged."""
+        while self._spans and self._spans[0][0] <= acked:
+            self._spans.popleft()[1].end()
+
+    def give_up_spans(self) -> None:
+        """End the spans of batches that never were acknowledged, when nothing is sent or received any more."""
+        while self._spans:
+            self._spans.popleft()[1].end(ConnectionError("not acknowledged"))
 
     def name(self, text: str) -> tuple[int, bytes | None]:
         """The number of a text key, and the encoded Name that must go out first; None: it is known."""
@@ -176,6 +205,7 @@ class Session:
                 case Ack() if self.outbox is not None and self.is_open:
                     self.outbox.ack(message.next, message.limit)
                     self.ack = message
+                    self.end_spans(message.next)
                 case Welcome() if not self.is_open:
                     self._welcomed(message)
                 case Ping():
@@ -209,4 +239,5 @@ class Session:
             self.kinds = Kinds(welcome.kinds)
         self.welcome = welcome
         self.ack = Ack(welcome.next, welcome.limit, welcome.durability, welcome.position)
+        self.end_spans(welcome.next)
         self.is_open = True

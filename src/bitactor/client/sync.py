@@ -150,7 +150,8 @@ class Client:
 
         signals: one dimension, of bitactor.signal_dtype(value, aux) for the kinds in it. Columns: as for
         bitactor.make_signals; key may be texts. trace: W3C trace id (16 bytes) and span id (8), of the frames this
-        makes. TypeError or ValueError names the first signal that no service takes; then nothing was given.
+        makes; without one, where the application traces with OpenTelemetry, the batch gets a span of its own.
+        TypeError or ValueError names the first signal that no service takes; then nothing was given.
         """
         with self._sending() as outbox:
             if signals is None:
@@ -160,6 +161,7 @@ class Client:
             elif kind is not None or key is not None or value is not None:
                 raise TypeError("send_batch takes an array of signals or columns, not both")
             signals = self._session.kinds.check(signals)
+            trace = trace or self._session.begin_span(len(signals))
             first, before = 0, outbox.next
             while first < len(signals):
                 first += self._until(lambda first=first: outbox.put(signals, first, trace), outbox)  # type: ignore[misc]
@@ -307,3 +309,4 @@ class Client:
     def _end(self) -> None:
         self._closed = True
         self._link.stop()
+        self._session.give_up_spans()
