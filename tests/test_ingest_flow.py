@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from bitactor.ingest.connection import MESSAGES_A_TURN
 from bitactor.ingest.limits import Bucket, peer_of
 from bitactor.ingest.server import Server
 from bitactor.ingest.watch import Watched
@@ -336,6 +337,36 @@ def test_a_subscription_of_the_same_number_is_refused():
         peer.hello("", token=READER)
         peer.send(Subscribe(7, (1,)).encode() + Subscribe(7, (1,)).encode())
         assert peer.error().code == Code.FIELD
+
+
+def test_a_subscription_that_ends_while_it_begins_is_closed_and_its_number_is_free():
+    with Serving() as running, Peer(running.port) as peer:
+        peer.hello("", token=READER)
+        peer.send(Subscribe(7, (1,)).encode() + Unsubscribe(7).encode() + Subscribe(7, (1,)).encode())
+        running.until(lambda: len(running.admission.subscribed) == 2)
+        running.until(lambda: [one.closed for one in running.admission.subscribed] == [True, False])
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_one_who_floods_gets_a_bounded_share_of_each_turn_of_the_loop(loop):
+    turns = []
+    with Serving(loop=loop) as running, Peer(running.port) as peer:
+        peer.hello()
+
+        def watch(before=0):
+            turns.append(running.server.counters.messages - before)
+            if running.server.counters.connections:
+                running.loop.call_soon(watch, running.server.counters.messages)
+
+        running.on_loop(watch, running.on_loop(lambda: running.server.counters.messages))
+        flood = b"".join(Ping(n).encode() for n in range(20_000))
+        sender = threading.Thread(target=peer.send, args=(flood,))
+        sender.start()
+        for n in range(20_000):
+            assert peer.receive() == Pong(n)
+        sender.join()
+    assert sum(turns) == 20_000
+    assert max(turns) <= 2 * MESSAGES_A_TURN  # the rest of one share and the whole of the next
 
 
 def test_names_are_admitted_in_their_place_among_the_frames():

@@ -1,13 +1,17 @@
 """TLS 1.3 as clients of all sorts meet it: certificates good and bad, rotation, plain text, cuts, pressure."""
 
 import contextlib
+import json
 import logging
 import random
 import shutil
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +32,9 @@ from tests.ingest_tools import (
     tls_files,
     unchanged,
 )
+
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +194,16 @@ def client_hello(directory):
     return outgoing.read()
 
 
+def test_a_hello_in_tiny_tls_records_is_cut_off_long_before_it_costs_much(serving, directory):
+    refusals(serving)
+    with Peer(serving.port, client_context(directory)) as peer, unchanged(serving):
+        with contextlib.suppress(OSError):
+            for byte in b"BAF1\x01\x02\x00\x00\x00\x00\x10\x00" + bytes(4000):
+                peer.send(bytes([byte]))  # 23 bytes each
+        assert peer.receive() is None
+    assert refusals(serving) == {"tls_too_long": 1}
+
+
 def test_a_handshake_one_byte_at_a_time_is_a_handshake_all_the_same(directory):
     with Serving(files=tls_files(directory)) as running, socket.create_connection(("127.0.0.1", running.port)) as raw:
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -288,6 +305,25 @@ def test_pressure_holds_back_a_tls_peer_and_nothing_is_lost_or_reordered(directo
         assert b"".join(data for _, _, _, data in admission.taken) == signals(sum(counts)).tobytes()
 
 
+def test_what_was_received_and_not_decrypted_is_handled_when_there_is_room_again(directory):
+    admission = MemoryAdmission(room=8192, acks="later")  # for one frame at a time
+    with (
+        Serving(admission, files=tls_files(directory)) as running,
+        Peer(running.port, client_context(directory)) as peer,
+    ):
+        peer.hello()
+        frames = [frame(100, 100 * at) for at in range(38)]
+        peer.send(frames[0] + frames[1])
+        running.until(lambda: running.server.counters.paused["room"])
+        peer.send(b"".join(frames[2:]))  # more than one buffer, less than is received at once; then nothing more
+        for taken in range(1, 39):
+            running.until(lambda wanted=taken: len(admission.taken) == wanted, 2)
+            time.sleep(0.005)
+            assert running.on_loop(lambda: len(admission.taken)) == taken
+            running.on_loop(admission.settle)
+        peer.acked(3800)
+
+
 def test_a_peer_that_is_cut_off_or_damages_its_records_ends_without_a_change(serving, directory):
     with unchanged(serving):
         for damage in (False, True):
@@ -325,3 +361,10 @@ def test_an_expiry_is_told_for_metrics(serving, directory):
     expiry = serving.on_loop(lambda: serving.server.tls.value.expires)
     assert expiry == certs.expires(directory / "server.pem").timestamp()
     assert isinstance(serving.server.tls.value, tls.Tls)
+
+
+@pytest.mark.parametrize("row", ["connected", "handshaken"])
+def test_a_connection_that_says_nothing_costs_less_than_64_kib(row):
+    command = [sys.executable, "-m", "benchmarks.measures.ingest", "--row", row, "--connections", "400"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert 0 < json.loads(done.stdout)["value"] < 64

@@ -2,8 +2,8 @@
 
 TLS runs here over two memory buffers, not in the loop's transport: so limits hold before a handshake, a client that
 speaks no TLS is recognised by its first byte, one receive buffer serves all connections, and what is decrypted goes
-straight into the session's buffer. Per connection: bytes kept encrypted <= RECEIVE_BYTES, and <= HANDSHAKE_BYTES_MAX
-before the handshake is over.
+straight into the session's buffer. Per connection: bytes kept encrypted <= RECEIVE_BYTES, and until the peer is known
+<= EARLY_BYTES_MAX in all.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol, cast
 from bitactor.ingest.tls import handshake_failure
 
 RECEIVE_BYTES: Final = 128 * 1024
-HANDSHAKE_BYTES_MAX: Final = 32 * 1024  # a client's whole part of a handshake, certificates included
+EARLY_BYTES_MAX: Final = 32 * 1024  # from a TLS client until it is welcome: handshake, certificates, hello
 TLS_HANDSHAKE: Final = 0x16  # first byte of a TLS connection
 
 
@@ -26,11 +26,15 @@ class Receiver(Protocol):
     def is_reading(self) -> bool:
         """Whether it takes more now."""
 
+    @property
+    def is_greeted(self) -> bool:
+        """Whether the peer is known and welcome."""
+
     def secured(self, certificate: Mapping[str, Any] | None) -> None:
         """The peer may be heard now. certificate: its verified one."""
 
     def insecure(self, reason: str) -> None:
-        """The handshake failed; reason: a word to count it by."""
+        """There will be no TLS, or not with this peer; reason: a word to count it by."""
 
     def buffer(self) -> memoryview:
         """Where to put what comes next; never empty. Only while reading."""
@@ -153,18 +157,20 @@ class TlsChannel(Channel):
 
     def __init__(self, accept: "Accept", scratch: memoryview, output_bytes_max: int, context: ssl.SSLContext) -> None:
         super().__init__(accept, scratch, output_bytes_max)
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
-        # SSLObject.read fills a buffer when given one, and returns how much.
-        self._read: Callable[[int, memoryview], int] = self._tls.read  # type: ignore[assignment]
-        self._handshake_bytes = 0  # so far; -1: the handshake is over
+        self._context = context
+        self._early_bytes = 0  # received before the session greeted its peer
+        self._secured = False  # the handshake is over, and good
 
     def write(self, data: bytes) -> None:
         """Encrypt and send; nothing before the handshake is over."""
-        if not self._finished and self._handshake_bytes < 0:
+        if self._finished or not self._secured:
+            return
+        try:
             self._tls.write(data)
-            self._flush()
+        except ssl.SSLError:  # nothing can be said to this peer any more; who acknowledges need not know
+            self.abort()
+            return
+        self._flush()
 
     def resume(self) -> None:
         """Decrypt what was left, then read again."""
@@ -173,44 +179,57 @@ class TlsChannel(Channel):
             super().resume()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Room for what is encrypted; little of it before the handshake is over."""
-        return self._scratch if self._handshake_bytes < 0 else self._scratch[: HANDSHAKE_BYTES_MAX // 2]
+        """Room for what is encrypted; little of it before the peer is known."""
+        return self._scratch if self._finished or self.session.is_greeted else self._scratch[: EARLY_BYTES_MAX // 2]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Decrypt, or go on with the handshake."""
-        if self._handshake_bytes == 0 and self._scratch[0] != TLS_HANDSHAKE:
-            self._fail("plain_text")
         if self._finished:
             return
+        if not self.session.is_greeted and not self._early(nbytes):
+            return
         self._incoming.write(self._scratch[:nbytes])
-        if self._handshake_bytes < 0 or self._handshake(nbytes):
+        if self._secured or self._handshake():
             self._decrypt()
 
     def eof_received(self) -> bool:
         """A TLS client says goodbye inside TLS; without that it was cut off."""
-        if self._handshake_bytes >= 0 and not self._finished:
-            self._fail("tls_cut_off")
+        if not self._secured and not self._finished:
+            self.session.insecure("tls_cut_off")
         return super().eof_received()
 
     def _begin(self) -> None:
-        pass  # the client speaks first
+        """Prepare for the client, which speaks first. Not before: who is refused costs no TLS."""
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = self._context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        # SSLObject.read fills a buffer when given one, and returns how much.
+        self._read: Callable[[int, memoryview], int] = self._tls.read  # type: ignore[assignment]
 
-    def _handshake(self, nbytes: int) -> bool:
+    def _early(self, nbytes: int) -> bool:
+        """Whether bytes of a peer that is not known yet may go to TLS."""
+        reason = ""
+        if not self._early_bytes and self._scratch[0] != TLS_HANDSHAKE:
+            reason = "plain_text"
+        self._early_bytes += nbytes
+        if self._early_bytes > EARLY_BYTES_MAX:
+            reason = "tls_too_long"
+        if reason:
+            self.session.insecure(reason)
+        return not reason
+
+    def _handshake(self) -> bool:
         """Whether it is over and good."""
-        self._handshake_bytes += nbytes
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
-            if self._handshake_bytes > HANDSHAKE_BYTES_MAX:
-                self._fail("tls_too_long")
             return False
         except ssl.SSLError as error:
             self._flush()  # the alert
-            self._fail(handshake_failure(error))
+            self.session.insecure(handshake_failure(error))
             return False
         self._flush()
-        self._handshake_bytes = -1
+        self._secured = True
         self.session.secured(self._tls.getpeercert())
         return True
 
@@ -243,12 +262,8 @@ class TlsChannel(Channel):
         if self._outgoing.pending and not self.transport.is_closing():
             self.transport.write(self._outgoing.read())
 
-    def _fail(self, reason: str) -> None:
-        """Tell the session, which may answer in plain text, and end."""
-        self.session.insecure(reason)
-
     def _end_output(self) -> None:
-        if self._handshake_bytes < 0:
+        if self._secured:
             with contextlib.suppress(ssl.SSLError):  # the peer's own goodbye is not awaited
                 self._tls.unwrap()
             self._flush()

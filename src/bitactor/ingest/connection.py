@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("bitactor.ingest")
 
 LINGER_S: Final = 2.0  # how long a peer has to read a last message
+MESSAGES_A_TURN: Final = 256  # of one connection, before others have theirs
 
 
 class State(IntEnum):
@@ -40,6 +41,7 @@ class Paused(IntFlag):
     RATE = 4
     OPENING = 8
     FINISHING = 16
+    TURN = 32  # others' turn
 
 
 PAUSES: Final = {reason: str(reason.name).lower() for reason in Paused}
@@ -59,6 +61,7 @@ class Connection:
         self._since = now  # the connection began; later: the output became blocked
         self._heard = now  # the last byte
         self._began = 0.0  # first byte of a message that is not whole; 0: none
+        self._turn_messages = 0  # handled in this turn of the loop
         self._pinged = False
         self._timer = server.loop.call_at(now + server.limits.handshake_s, self._check)
 
@@ -79,13 +82,21 @@ class Connection:
         """Whether it takes more now."""
         return not self.paused and self.state != State.OVER
 
+    @property
+    def is_greeted(self) -> bool:
+        """Whether the peer is known and welcome."""
+        return self.state >= State.DATA
+
     def buffer(self) -> memoryview:
         """Room for what comes."""
         return self._buffer.room()
 
     def received(self, n: int) -> None:
         """Handle what came."""
-        self._heard = self.server.loop.time()
+        now = self.server.loop.time()
+        if now != self._heard:
+            self._turn_messages = 0  # a new turn of the loop
+        self._heard = now
         self._pinged = False
         self.server.counters.bytes += n
         self._buffer.add(n)
@@ -145,6 +156,16 @@ class Connection:
         if not self.paused:
             self.channel.pause()
         self._set_paused(self.paused | reason)
+
+    def _may_go_on(self) -> bool:
+        """Whether another message may be handled in this turn; if not, the connection goes on in the next."""
+        self._turn_messages += 1
+        if self._turn_messages <= MESSAGES_A_TURN:
+            return True
+        self._turn_messages = 0
+        self._pause(Paused.TURN)
+        self.server.loop.call_soon(self.resume, Paused.TURN)
+        return False
 
     def resume(self, reason: Paused) -> None:
         """This reason is over: handle what is there, and read again if no other holds."""

@@ -64,7 +64,7 @@ class ReceiveBuffer:
                 self._length = message_length(self._view[self._at : self._fill][:24], types)
         if 0 < self._length <= have:
             return self._view[self._at : self._at + self._length]
-        self._settle(have, types)
+        self._settle(have)
         return None
 
     def drop(self) -> None:
@@ -77,7 +77,7 @@ class ReceiveBuffer:
         self._at = self._fill = self._length = 0
         self._resize(0)
 
-    def _settle(self, have: int, types: Types) -> None:
+    def _settle(self, have: int) -> None:
         """Move the part of a message to the front, and make room for the rest."""
         was_full = self._fill == len(self._view)
         if self._at:
@@ -85,7 +85,7 @@ class ReceiveBuffer:
             self._at, self._fill = 0, have
         if self._length > len(self._view):
             self._resize(self._length)
-        elif was_full and types is FROM_CLIENT and len(self._view) < READ_BYTES:
+        elif was_full and len(self._view) < READ_BYTES:  # never before authentication: the longest hello fits
             self._resize(READ_BYTES)
 
     def _resize(self, capacity: int) -> None:

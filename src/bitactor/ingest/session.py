@@ -65,7 +65,8 @@ class Session(Connection):
         self._limit = 0
         self._ack_due = self._ack_sent = False
         self._goodbye = Close()
-        self._subscriptions: Final[dict[int, Subscription | None]] = {}  # None: it is being made
+        self._subscriptions: Final[dict[int, Subscription]] = {}
+        self._subscribing: Final[dict[int, Subscribe]] = {}  # asked for and being made
         self._tasks: Final[set[asyncio.Task[None]]] = set()
         self._bucket: Bucket | None = None
         self._rate_timer: asyncio.TimerHandle | None = None
@@ -87,9 +88,8 @@ class Session(Connection):
             self._since = self.server.loop.time()
             self._pause(Paused.OUTPUT)
             return
-        for subscription in self._subscriptions.values():
-            if subscription is not None:
-                subscription.resume()
+        for subscription in list(self._subscriptions.values()):
+            subscription.resume()
         self.resume(Paused.OUTPUT)
         if self._ack_due:
             self.ack()
@@ -104,6 +104,8 @@ class Session(Connection):
                 message = self._buffer.message(FROM_CLIENT if self.state else BEFORE_WELCOME)
                 if message is None:
                     break
+                if not self._may_go_on():
+                    return
                 kind = message[5]
                 if kind in _ADMITTED and not self._may_admit():
                     return  # it stays where it is
@@ -183,6 +185,7 @@ class Session(Connection):
             case Subscribe():
                 self._subscribe(message)
             case Unsubscribe():
+                self._subscribing.pop(message.id, None)
                 subscription = self._subscriptions.pop(message.id, None)
                 if subscription is not None:
                     subscription.close()
@@ -267,23 +270,29 @@ class Session(Connection):
             text = "this identity may not read outputs; set read = true in the auth file"
             self.refuse(ProtocolError(Code.READ_FORBIDDEN, text))
             return
-        if message.id in self._subscriptions or len(self._subscriptions) >= SUBSCRIPTIONS_MAX:
+        known = self._subscriptions.keys() | self._subscribing.keys()
+        if message.id in known or len(known) >= SUBSCRIPTIONS_MAX:
             text = f"subscription {message.id} exists, or there are {SUBSCRIPTIONS_MAX} already"
             raise ProtocolError(Code.FIELD, text, offset=16)
-        self._subscriptions[message.id] = None
+        self._subscribing[message.id] = message
         self._spawn(self._start(message, self.identity.name))
 
     async def _start(self, message: Subscribe, identity: str) -> None:
         try:
             subscription = await self.server.admission.subscribe(identity, message, self._write_outputs)
         except ProtocolError as error:
-            self._subscriptions.pop(message.id, None)
+            self._subscribing.pop(message.id, None)
             self.refuse(error)
             return
-        if self.state == State.OVER or message.id not in self._subscriptions:
-            subscription.close()
-        else:
+        except Exception:
+            log.exception("a subscription of %r failed", self)
+            self.refuse(ProtocolError(Code.INTERNAL, "the service could not subscribe; its log says why"))
+            return
+        if self.state != State.OVER and self._subscribing.get(message.id) is message:
+            del self._subscribing[message.id]
             self._subscriptions[message.id] = subscription
+        else:
+            subscription.close()  # it is not wanted any more
 
     def _write_outputs(self, data: bytes) -> bool:
         if self.state == State.OVER:
@@ -357,8 +366,7 @@ class Session(Connection):
         if self._producer is not None:
             self.server.admission.close_producer(self._producer)
         for subscription in self._subscriptions.values():
-            if subscription is not None:
-                subscription.close()
+            subscription.close()
         self._subscriptions.clear()
 
     def lost(self) -> None:
