@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from bitactor.ingest import auth, certs, tls
+from bitactor.ingest.watch import Watched
 from bitactor.protocol.frames import kind_set
 
 TOKEN = b"correct-horse-battery-staple"
@@ -110,6 +111,8 @@ def test_a_development_token_is_made_once_for_its_owner_only(tmp_path):
     everything = known.by_token(token)
     assert everything.may_produce("anything") and everything.read and everything.admin
     assert auth.development(file).by_token(token) == everything
+    other = tmp_path / "dev" / "other"
+    assert not Watched((other,), lambda: auth.development(other)).changed()  # it was made, which is no change
     file.write_text("short\n")
     with pytest.raises(auth.AuthError, match="holds 5 characters"):
         auth.development(file)

@@ -293,6 +293,16 @@ def test_both_address_families_are_listened_on():
         assert connection.recv(100)
 
 
+def test_a_port_that_is_taken_is_told_with_the_setting_to_change():
+    with Serving() as running:
+
+        async def start():
+            await Server(MemoryAdmission(), Watched((), identities), tls=None, port=running.port).start()
+
+        with pytest.raises(OSError, match=rf"cannot listen on 127.0.0.1 port {running.port}: .*\(--ingest-port\)"):
+            asyncio.run(start())
+
+
 def test_plain_text_is_for_loopback_only():
     async def start():
         server = Server(MemoryAdmission(), Watched((), identities), tls=None, host="0.0.0.0", port=0)

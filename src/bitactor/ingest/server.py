@@ -89,9 +89,14 @@ class Server:
         self._empty.set()
         self.admission.on_room(self._on_room)
         hosts = [self._host] if isinstance(self._host, str) else list(self._host)
-        listener = await self.loop.create_server(
-            self._channel, None if hosts in (["*"], [""]) else hosts, self._port, backlog=1024, start_serving=False
-        )
+        everywhere = hosts in (["*"], [""])
+        try:
+            listener = await self.loop.create_server(
+                self._channel, None if everywhere else hosts, self._port, backlog=1024, start_serving=False
+            )
+        except OSError as error:
+            text = f"cannot listen on {', '.join(hosts)} port {self._port}: {error.strerror or error}"
+            raise OSError(error.errno, f"{text}; see ingest.host and ingest.port (--ingest-port)") from None
         self._listener = listener
         exposed = [host for host, _ in self.addresses if not ip_address(host.partition("%")[0]).is_loopback]
         if exposed and not self.is_secure:
@@ -125,8 +130,11 @@ class Server:
 
         New handshakes use the new certificate. Sessions whose identity is gone end, others get its new permissions.
         """
+        return self._reload((self.tls, "certificates"), (self.identities, "identities"))
+
+    def _reload(self, *things: "tuple[Watched[Tls] | Watched[Identities] | None, str]") -> list[str]:
         failures = []
-        for watched, what in ((self.tls, "certificates"), (self.identities, "identities")):
+        for watched, what in things:
             if watched is None:
                 continue
             try:
@@ -229,8 +237,10 @@ class Server:
 
     def _look(self) -> None:
         self._reload_timer = self.loop.call_later(RELOAD_S, self._look)
-        if (self.tls is not None and self.tls.changed()) or self.identities.changed():
-            self.reload()
+        if self.tls is not None and self.tls.changed():
+            self._reload((self.tls, "certificates"))
+        if self.identities.changed():
+            self._reload((self.identities, "identities"))
 
     def _warn_of_kinds(self) -> None:
         for identity in self.identities.value:

@@ -16,6 +16,8 @@ class Watched(Generic[T]):
         self._load: Final = load
         self._seen = self._stamps()
         self.value = load()
+        if None in self._seen:  # `load` made what was not there
+            self._seen = self._stamps()
 
     def changed(self) -> bool:
         """Whether a file is another than at the last load, good or bad: so a bad one is tried and reported once."""
