@@ -165,6 +165,16 @@ def ingest_group(quick: bool) -> Group:
     return Group("ingest", (Measure("ingest", "ingest", ("--row", "rate", "--signals", signals)), *idle))
 
 
+def log_group(quick: bool) -> Group:
+    """The embedded log beside raw writes and syncs of the same bytes; on the disk of the current directory."""
+    measures = []
+    for title, size, records in (("256 KiB", 1 << 18, 600), ("1 MiB", 1 << 20, 250), ("one signal", 160, 400)):
+        arguments = ("--bytes", str(size), "--records", str(3 if quick else records))
+        for by, name in (("raw", "pwrite and fdatasync"), ("log", "SQLite FULL")):
+            measures.append(Measure(f"log, {title}: {name}", "log_append", ("--by", by, *arguments)))
+    return Group("log", tuple(measures))
+
+
 def core_group() -> Group:
     """The core's own benchmark programs; what two threads and two processes do has a group of its own."""
     return Group(
@@ -187,7 +197,7 @@ def groups(*, quick: bool, peers: bool = False) -> list[Group]:
     with_peers = [*vwap_groups(quick, peers), handover_group(quick, peers)]
     if peers:
         return [group for group in with_peers if group.name != f"vwap-{SIZES['10 million keys']}"]
-    others = [group(quick) for group in (engine_group, state_group, start_group, ingest_group)]
+    others = [group(quick) for group in (engine_group, state_group, start_group, ingest_group, log_group)]
     return [*with_peers, *others, *([] if quick else [core_group()])]
 
 
@@ -226,6 +236,9 @@ GOALS = [
         of="ingest: TLS, frames of 8,192, raw: by the server's processor time",
     ),
     Goal("ingest, idle, handshaken: TLS done, no hello: resident memory a connection", at_most=64),
+    Goal("log, 256 KiB: SQLite FULL: signals", at_least=5),
+    Goal("log, 1 MiB: SQLite FULL: signals", at_least=5),
+    Goal("log, one signal: SQLite FULL: p50", at_most=1.5),
     Goal("start: import", at_most=0.3),
     Goal("start: first compile", at_most=1.5),
     Goal("start: compile from cache", at_most=0.5),
