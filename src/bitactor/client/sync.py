@@ -95,6 +95,11 @@ class Client:
         return self._session.kinds.all
 
     @property
+    def producer(self) -> str:
+        """The name of this stream of signals."""
+        return self._session.producer
+
+    @property
     def next(self) -> int:
         """The sequence of the next signal: how many this producer has given, ever."""
         outbox = self._outbox()
