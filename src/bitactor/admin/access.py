@@ -31,6 +31,8 @@ SECURITY_HEADERS: Final = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
     "cache-control": "no-store",
 }
+HEAD_BYTES_MAX: Final = 16_384
+HEADERS_MAX: Final = 100
 _SAFE: Final = {"GET", "HEAD", "OPTIONS"}
 
 
@@ -126,20 +128,26 @@ class Guard:
             await send(message)
 
         try:
-            self._check(scope["method"], Headers(scope=scope))
+            self._check(scope, Headers(scope=scope))
         except Refused as refused:
             await refused.response()(scope, receive, send_guarded)
         else:
             await self._app(scope, receive, send_guarded)
 
-    def _check(self, method: str, headers: Headers) -> None:
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        if scope["http_version"] not in ("1.0", "1.1"):
+            raise Refused(400, "bad_request", "speak HTTP/1.1", connection="close")
+        size = len(scope["raw_path"]) + len(scope["query_string"]) + sum(len(n) + len(v) for n, v in headers.raw)
+        if size > HEAD_BYTES_MAX or len(headers) > HEADERS_MAX:
+            said = f"a request's head has at most {HEAD_BYTES_MAX} bytes and {HEADERS_MAX} headers"
+            raise Refused(431, "too_large", said, connection="close")
         if "transfer-encoding" in headers and "content-length" in headers:
             raise Refused(400, "bad_request", "a request has Content-Length or Transfer-Encoding", connection="close")
         host = headers.get("host", "")
         if self._access.loopback and not is_loopback(_host(host)):
             said = f"Host is {host[:80]!r}: ask for localhost or 127.0.0.1"
             raise Refused(421, "wrong_host", said, connection="close")
-        if method not in _SAFE:
+        if scope["method"] not in _SAFE:
             origin = headers.get("origin")
             if origin is not None and urlsplit(origin).netloc != host:
                 raise Refused(403, "foreign_origin", f"a page of {origin[:80]!r} may not change anything here")

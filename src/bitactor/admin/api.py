@@ -206,7 +206,7 @@ class Api:
         return self._service.statistics()
 
     def _position(self) -> int:
-        return int(self._service.statistics().engine.position)
+        return int(self._figures().engine.position)
 
     def _names(self) -> Mapping[int, str]:
         self._ready()
@@ -303,20 +303,7 @@ def _sent(body: bytes, type_: str, position: int) -> Response:
 
 async def _body(request: Request, members: Mapping[str, Any]) -> dict[str, Any]:
     """The JSON object of a request, with no member but these. Refused: too long, too slow, not that."""
-    declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > BODY_BYTES_MAX:
-        raise Refused(413, "too_large", f"a body has at most {BODY_BYTES_MAX} bytes", connection="close")
-    data = bytearray()
-    try:
-        async with asyncio.timeout(BODY_S):
-            async for piece in request.stream():
-                data += piece
-                if len(data) > BODY_BYTES_MAX:
-                    raise Refused(413, "too_large", f"a body has at most {BODY_BYTES_MAX} bytes", connection="close")
-    except TimeoutError:
-        raise Refused(408, "too_slow", f"the body did not come within {BODY_S:g} s", connection="close") from None
-    except ClientDisconnect:
-        raise Refused(400, "bad_body", "the body ended early", connection="close") from None
+    data = await _received(request)
     if not data and not members:
         return {}
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
@@ -332,4 +319,25 @@ async def _body(request: Request, members: Mapping[str, Any]) -> dict[str, Any]:
             raise Refused(400, "bad_body", f"unknown member {name[:40]!r}; there are {', '.join(members) or 'none'}")
         if not isinstance(value, members[name]) or isinstance(value, bool):
             raise Refused(400, "bad_body", f"{name} has the wrong type")
+        if isinstance(value, str) and any(character == "\0" or "\ud800" <= character < "\ue000" for character in value):
+            raise Refused(400, "bad_body", f"{name} is not a text: it holds half a character, or a zero")
     return given
+
+
+async def _received(request: Request) -> bytes:
+    """The bytes of a request's body, within BODY_BYTES_MAX and BODY_S."""
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > BODY_BYTES_MAX:
+        raise Refused(413, "too_large", f"a body has at most {BODY_BYTES_MAX} bytes", connection="close")
+    data = bytearray()
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for piece in request.stream():
+                data += piece
+                if len(data) > BODY_BYTES_MAX:
+                    raise Refused(413, "too_large", f"a body has at most {BODY_BYTES_MAX} bytes", connection="close")
+    except TimeoutError:
+        raise Refused(408, "too_slow", f"the body did not come within {BODY_S:g} s", connection="close") from None
+    except ClientDisconnect:
+        raise Refused(400, "bad_body", "the body ended early", connection="close") from None
+    return bytes(data)

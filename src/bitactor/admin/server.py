@@ -18,11 +18,10 @@ from typing import Any, Final
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bitactor.admin.access import is_loopback
+from bitactor.admin.access import HEAD_BYTES_MAX, is_loopback
 from bitactor.admin.app import create_app
 
 CONNECTIONS_MAX: Final = 256
-HEAD_BYTES_MAX: Final = 16_384
 HEAD_S: Final = 10.0  # from a connection's start, or its last answer, to the end of a request's head
 ANSWER_S: Final = 120.0  # from there until the answer is sent
 KEEP_ALIVE_S: Final = 5

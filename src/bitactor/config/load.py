@@ -22,6 +22,7 @@ OTHER_VARIABLES: Final[dict[str, str]] = {
     "BITACTOR_CONFIG": "the TOML file, instead of ./bitactor.toml",
     "BITACTOR_JIT": "off: handlers run as Python, slowly and with the same results",
     "BITACTOR_CACHE_DIR": "where compiled handlers are kept",
+    "BITACTOR_ADMIN_URL": "query: the admin interface to ask",
     "BITACTOR_PROGRAMS": "test runs: directory of the core's built programs",
     "BITACTOR_SEED": "test runs: seed of what is random in them",
     "BITACTOR_RESERVE_KEYS": "test runs: keys to make room for",
