@@ -115,6 +115,11 @@ def own_error():
         (lambda: frame.Failed("which app?", 2), 2, "bitactor: which app?\n"),
         (own_error, 1, "bitactor: data: in use by process 7\n"),
         (lambda: FileNotFoundError(2, "No such file", "a.pem"), 1, "bitactor: a.pem: No such file\n"),
+        (
+            lambda: ModuleNotFoundError("No module named 'uvloop'", name="uvloop"),
+            1,
+            "bitactor: uvloop is missing: pip install 'bitactor[service]'\n",
+        ),
         (lambda: ConnectionRefusedError(111, "Connection refused"), 1, "bitactor: Connection refused\n"),
         (KeyboardInterrupt, 130, ""),
     ],
@@ -178,6 +183,16 @@ def test_config_check_tells_every_problem_on_a_line_of_its_own(bitactor):
     status, out, err = bitactor("config", "check", "--ingest-host", "0.0.0.0", "--admin-host", "0.0.0.0")
     assert (status, out) == (2, "")
     assert [line.split(": ")[1] for line in err.splitlines()] == ["tls.cert_file", "auth.file", "admin.token_file"]
+
+
+def test_config_check_reads_identities_and_certificates_as_a_server_does(bitactor):
+    Path("identities.toml").write_text("")
+    status, _, err = bitactor("config", "check", "--auth-file", "identities.toml")
+    assert (status, "identities.toml: no [[identity]] in it" in err, err.count("\n")) == (2, True, 1)
+    Path("a.pem").write_text("x")
+    Path("a.pem").chmod(0o600)
+    status, _, err = bitactor("config", "check", "--tls-cert-file", "a.pem", "--tls-key-file", "a.pem")
+    assert (status, err.startswith("bitactor: cannot use a.pem with a.pem: ")) == (2, True)
 
 
 # Apps.

@@ -61,7 +61,7 @@ def client(
 
 @verbs.command()
 def token(file: Annotated[Path, typer.Argument(help="The new file; only its owner may read it.")]) -> None:
-    """Make a token for a client, and say what to put into the auth file."""
+    """Make a token for a client, and print what to put into the auth file for it: narrow kinds and producers there."""
     from bitactor.ingest import auth
 
     secret = auth.new_token().encode()
@@ -69,8 +69,11 @@ def token(file: Annotated[Path, typer.Argument(help="The new file; only its owne
         auth.write_secret(file, secret + b"\n")
     except FileExistsError:
         raise Failed(f"{file} exists and is left alone; remove it, or name another") from None
-    typer.echo(f"wrote {file}")
-    typer.echo(f'in the auth file:  token_sha256 = "{hashlib.sha256(secret).hexdigest()}"')
+    typer.echo(f"wrote {file}; for the auth file:", err=True)
+    typer.echo(
+        f'[[identity]]\nname = "{file.stem}"\ntoken_sha256 = "{hashlib.sha256(secret).hexdigest()}"\n'
+        'kinds = ["*"]\nproducers = ["*"]\nread = false\nadmin = false'
+    )
 
 
 def _signed(directory: Path, make: "Callable[[], CertificateFiles]") -> "CertificateFiles":

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bitactor.cli.run import USAGE, Failed
 from bitactor.cli.settings import with_settings
 from bitactor.config.load import sources, value_of
 from bitactor.config.settings import Settings, is_secret, leaves
@@ -34,9 +35,26 @@ def show(
 @verbs.command()
 @with_settings
 def check(settings: Settings) -> None:
-    """Check the settings and the files that they name; status 2 and a line for each problem."""
+    """Check the settings and the files that they name, certificates and identities too; a line for each problem."""
+    _use_files(settings)
     given = sum(source != "default" for source in sources(settings).values())
     typer.echo(f"good: {given} settings given, the others at their defaults")
+
+
+def _use_files(settings: Settings) -> None:
+    """Read the named files as a server does. Failed: one of them cannot be used."""
+    from bitactor.ingest import auth, tls
+
+    certificates = settings.tls
+    try:
+        if settings.auth.file is not None:
+            auth.load(settings.auth.file)
+        if certificates.cert_file is not None and certificates.key_file is not None:
+            tls.server_context(tls.TlsFiles(certificates.cert_file, certificates.key_file, certificates.client_ca_file))
+        if settings.admin.token_file is not None:
+            auth.read_token(settings.admin.token_file)
+    except (auth.AuthError, tls.TlsFilesError) as error:
+        raise Failed(str(error), USAGE) from None
 
 
 def _plain(value: Any) -> Any:

@@ -124,6 +124,9 @@ def _told(error: Exception) -> int:
         return _line(str(error), USAGE)
     if type(error).__module__.startswith("bitactor."):  # errors that BitActor defines say what to do
         return _line(str(error), FAILED)
+    if isinstance(error, ImportError):
+        lacks = f"{error.name} is missing: pip install 'bitactor[service]'"
+        return _line(lacks if isinstance(error, ModuleNotFoundError) else str(error), FAILED)
     if isinstance(error, OSError):
         names = " ".join(str(name) for name in (error.filename, error.filename2) if name is not None)
         return _line(f"{names + ': ' if names else ''}{error.strerror or error}", FAILED)

@@ -2,9 +2,6 @@
 
 import resource
 import sys
-from importlib import import_module
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,11 +10,6 @@ from bitactor.cli.apps import load_app
 from bitactor.cli.machine import FILES_BESIDE_CONNECTIONS
 from bitactor.cli.settings import with_settings
 from bitactor.config.settings import Settings
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from bitactor.runtime.service import Service
 
 
 @with_settings
@@ -28,13 +20,12 @@ def run(settings: Settings) -> None:
     """
     import uvloop
 
+    from bitactor.admin.server import start_admin
     from bitactor.runtime.serve import serve
 
     telemetry.setup(settings.logging.level, settings.logging.format)
     _allow_open_files(settings.limits.connections_max + FILES_BESIDE_CONNECTIONS)
-    app = load_app(settings.app)
-    has_admin = find_spec("bitactor.admin.server") is not None
-    status = uvloop.run(serve(settings, app, start_admin=_start_admin if has_admin else None))
+    status = uvloop.run(serve(settings, load_app(settings.app), start_admin=start_admin))
     sys.stdout.flush()
     raise typer.Exit(status)
 
@@ -45,9 +36,3 @@ def _allow_open_files(wanted: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < wanted:
         most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
-
-
-async def _start_admin(service: "Service") -> "tuple[str, Callable[[], Awaitable[None]]]":
-    admin: Any = import_module("bitactor.admin.server").AdminServer(service)
-    await admin.start()
-    return admin.url, admin.stop

@@ -122,8 +122,8 @@ def load(file: Path) -> Identities:
         raise AuthError(f"{file}: {error}") from None
     rows = document.pop("identity", None)
     if document or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        wrong = f"unknown {', '.join(map(repr, document))}; " if document else ""
-        raise AuthError(f"{file}: {wrong}it holds [[identity]] tables and nothing else")
+        wrong = f"unknown {', '.join(map(repr, document))}" if document else "no [[identity]] in it"
+        raise AuthError(f"{file}: {wrong}; it holds [[identity]] tables and nothing else (`bitactor certs token`)")
     try:
         return Identities(_identity(row, at) for at, row in enumerate(rows, 1))
     except AuthError as error:

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from bitactor import faults
+from bitactor.runtime.listen import development_directory
 from bitactor.runtime.service import Service
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None], reload: 
 
 
 def _say_ready(service: Service, admin: str) -> None:
-    """One line on standard output: JSON, or words at a terminal."""
+    """Standard output: one line of JSON, or words at a terminal."""
     assert service.ingest is not None
     settings, core = service.settings, service.core
     addresses = [f"{host}:{port}" for host, port in service.ingest.addresses]
@@ -134,6 +135,8 @@ def _say_ready(service: Service, admin: str) -> None:
         how = "TLS" if said["tls"] else "plain text"
         line = f"{service.app.name} is ready: signals on {', '.join(addresses)} ({how})"
         line += f", admin on {admin}" if admin else ""
+        if settings.auth.file is None:
+            line += f"\nfor clients on this machine: {development_directory(settings)}/token and ca.pem beside it"
     else:
         line = json.dumps(said)
     print(line, flush=True)  # noqa: T201
