@@ -61,6 +61,11 @@ def test_help_lists_every_verb_without_loading_any(bitactor):
     assert bitactor() == (0, bitactor("--help")[1], "")
 
 
+def test_the_page_of_the_command_line_has_every_verb():
+    page = (ROOT / "docs" / "cli.md").read_text()
+    assert [name for name in VERBS if f"| `{name}" not in page] == []
+
+
 def test_help_is_fast_because_people_wait_for_it():
     took = []
     for _ in range(3):
