@@ -165,12 +165,11 @@ class AsyncClient:
         """Give one signal; waits when the buffer is full. As Client.send."""
         async with self._senders:
             outbox = self._check()
-            kinds = self._session.kinds
-            declared = kinds[kind]
+            declared, layout = self._session.kinds.one(kind)
             number = await self._key(key, outbox) if isinstance(key, str) else key
             fields = (declared.number, 0, aux, number, _time.time_ns() if time is None else time, value)
             try:
-                await self._until(lambda: outbox.put_one(kinds.layout(declared), *fields), outbox)
+                await self._until(lambda: outbox.put_one(layout, *fields), outbox)
             except struct.error as error:
                 types = f"value {declared.value}, aux {declared.aux}"
                 raise ValueError(f"kind {declared.name!r} ({types}): {error}") from None

@@ -131,8 +131,10 @@ class Link:
         control = b""  # pongs and pings: they go out between two pieces of the outbox
         from_outbox = False
         waiting: memoryview | bytes | None = None  # given to the socket and not taken: it must be given again as it is
+        readable = True  # perhaps: until a read finds nothing
         while not self._stopping:
-            received, answer = self._receive(sock)
+            received, answer = self._receive(sock) if readable else (False, b"")
+            readable = received
             control += answer
             outbox = self._session.outbox if self._session.is_open else None
             linger_s = self._linger() if outbox is not None else None
@@ -145,6 +147,7 @@ class Link:
                 elif outbox is not None:
                     outbox.sent(sent)
                 waiting = None
+                readable = True  # acks come while much is sent
                 continue
             if received:
                 continue
@@ -157,9 +160,11 @@ class Link:
                 continue
             poll.register(sock, select.POLLIN | (select.POLLOUT if waiting else 0))
             for fd, _ in poll.poll(1000 * (PING_S / 4 if linger_s is None else linger_s)):
-                if fd == self._wake_fd:
-                    with contextlib.suppress(BlockingIOError):
-                        os.eventfd_read(self._wake_fd)
+                if fd != self._wake_fd:
+                    readable = True
+                    continue
+                with contextlib.suppress(BlockingIOError):
+                    os.eventfd_read(self._wake_fd)
             self._asleep = False
         self._goodbye(sock, waiting)
 

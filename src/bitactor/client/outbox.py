@@ -114,15 +114,15 @@ class Outbox:
 
     def put_one(self, layout: struct.Struct, *fields: Any) -> bool:
         """Stage one signal, its six fields in the order of their layout. False: no room. struct.error: out of range."""
-        staged = self.staged
-        if staged == SIGNALS_MAX:
+        sealed = self.next
+        given = max(self._given, sealed)
+        if given - sealed == SIGNALS_MAX:
             if not self.seal():
                 return False
-            staged = 0
-        given = self.next + staged
+            sealed = given
         if given - self.acked >= self.signals_max:
             return False
-        layout.pack_into(self._stage_bytes, SIGNAL_BYTES * staged, *fields)
+        layout.pack_into(self._stage_bytes, SIGNAL_BYTES * (given - sealed), *fields)
         self._given = given + 1
         return True
 

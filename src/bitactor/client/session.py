@@ -77,7 +77,7 @@ class Kinds:
         self.all = kinds
         self._named: dict[Any, Kind] = {key: kind for kind in kinds for key in (kind.name, kind.number, kind)}
         self._sets: dict[tuple[str, str], bytes] = {}
-        self._layouts: dict[Kind, struct.Struct] = {}
+        self._layouts: dict[Any, tuple[Kind, struct.Struct]] = {}
 
     def __getitem__(self, kind: Any) -> Kind:
         """The kind of that name or number. KeyError names those there are."""
@@ -87,11 +87,14 @@ class Kinds:
             raise KeyError(f"no kind {getattr(kind, 'name', kind)!r} in the service's app; it has {names or 'none'}")
         return found
 
-    def layout(self, kind: Kind) -> struct.Struct:
-        """The native layout of one signal of the kind."""
-        if kind not in self._layouts:
-            self._layouts[kind] = struct.Struct(f"=HH{_FORMATS[kind.aux]}QQ{_FORMATS[kind.value]}")
-        return self._layouts[kind]
+    def one(self, kind: Any) -> tuple[Kind, struct.Struct]:
+        """The kind of that name or number, and the native layout of one signal of it."""
+        found = self._layouts.get(kind)
+        if found is None:
+            known = self[kind]
+            found = known, struct.Struct(f"=HH{_FORMATS[known.aux]}QQ{_FORMATS[known.value]}")
+            self._layouts[kind] = found
+        return found
 
     def check(self, given: Any) -> npt.NDArray[Any]:
         """A contiguous array of signals that the service takes. TypeError or ValueError says which it does not."""

@@ -127,18 +127,20 @@ class Client:
 
         time: ns since the Unix epoch, None: now. KeyError for an unknown kind, ValueError for one that does not fit.
         """
-        with self._sending() as outbox:
-            kinds = self._session.kinds
-            declared = kinds[kind]
+        with self._senders:
+            outbox = self._ready()
+            declared, layout = self._session.kinds.one(kind)
             number = self._key(key, outbox) if isinstance(key, str) else key
             fields = (declared.number, 0, aux, number, _time.time_ns() if time is None else time, value)
-            layout, before = kinds.layout(declared), outbox.next
+            before = outbox.next
             try:
-                self._until(lambda: outbox.put_one(layout, *fields), outbox)
+                if not outbox.put_one(layout, *fields):
+                    self._until(lambda: outbox.put_one(layout, *fields), outbox)
             except struct.error as error:
                 types = f"value {declared.value}, aux {declared.aux}"
                 raise ValueError(f"kind {declared.name!r} ({types}): {error}") from None
-            self._added(outbox, before)
+            if self._staged_at is None or outbox.next != before:
+                self._added(outbox, before)
 
     def send_batch(
         self,
@@ -237,6 +239,10 @@ class Client:
 
     # --- how ---
 
+    def _ready(self) -> Outbox:
+        self._check()
+        return self._outbox()
+
     def _check(self) -> None:
         if self._closed:
             raise ValueError(f"{self!r}: open another one")
@@ -249,8 +255,7 @@ class Client:
     def _sending(self) -> Iterator[Outbox]:
         """This thread's turn to add to the outbox."""
         with self._senders:
-            self._check()
-            yield self._outbox()
+            yield self._ready()
 
     def _outbox(self) -> Outbox:
         outbox = self._session.outbox
