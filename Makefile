@@ -6,6 +6,7 @@ export PATH := $(BIN):$(PATH)
 
 COVERAGE_PERCENT_MIN ?= 90
 FUZZ_SECONDS ?= 60
+CRASH_ROUNDS ?= 100
 IMAGES ?= 2000
 PYTEST ?= python -m pytest
 MESON_TEST := meson test --print-errorlogs --no-suite slow -C
@@ -26,6 +27,11 @@ test: ## build and run all tests: the core's with asserts through meson, then py
 	@tools/meson-build build/debug $(DEBUG)
 	$(MESON_TEST) build/debug
 	$(PYTEST)
+
+.PHONY: crash
+crash: ## kill the service at random moments, CRASH_ROUNDS times over, and compare with a replay (minutes)
+	@tools/bootstrap test
+	BITACTOR_CRASH_ROUNDS=$(CRASH_ROUNDS) $(PYTEST) tests/test_crash.py tests/test_overload.py --timeout 3600
 
 .PHONY: lint
 lint: ## formatters, linters, strict types, the compiler's static analyser

@@ -48,10 +48,15 @@ class Session:
 
     async def open(self, identity="me", **hello):
         admission = self.core.admission
-        self.producer = await admission.open_producer(
-            identity, Hello(self.name, **hello), lambda *ack: self.acks.append(ack), self._lose
-        )
+        self.producer = await admission.open_producer(identity, Hello(self.name, **hello), self._take_ack, self._lose)
         return self
+
+    def _take_ack(self, reached, durability, position):
+        """An acknowledgement is never ahead of what the log holds and the engine was given."""
+        assert reached <= self.core.tables.producers[ba.text_key(self.name)].next
+        assert position <= self.core.log.end().position
+        assert position <= self.core.engine.statistics().accepted
+        self.acks.append((reached, durability, position))
 
     def _lose(self, code, message):
         self.lost = (code, message)
@@ -434,5 +439,32 @@ def test_a_full_log_makes_room_by_a_snapshot_or_refuses_and_keeps_what_it_acknow
             await session.acked(len(signals))
         async with serving(given) as core:
             assert core.tables.producers[ba.text_key("a")].next == len(signals)
+
+    on_loop(body)
+
+
+def test_state_that_lost_signals_for_want_of_memory_is_never_kept(tmp_path):
+    signals = stream("a", 100)
+
+    async def body():
+        async with serving(settings_of(tmp_path), snapshot=False) as core:
+            session = await Session(core, "a").open()
+            session.send(signals, 0)
+            await session.acked(100)
+            export = core.engine.export_state
+
+            def short_of_memory(buffers=None):
+                state = export(buffers)
+                state.counters["dropped.no_memory"] += 3
+                return state
+
+            core.engine.export_state = short_of_memory
+            with pytest.raises(MemoryError, match="3 signals were dropped"):
+                await core.snapshots.take()
+            await asyncio.sleep(0.05)
+            assert "for want of memory" in core.failures[0]
+            assert session.lost[0] == Code.INTERNAL
+            assert not core.snapshots.newest
+            del core.engine.export_state
 
     on_loop(body)

@@ -109,7 +109,7 @@ def test_a_damaged_record_stops_recovery_and_names_it(tmp_path):
     on_loop(body)
 
 
-def test_a_snapshot_that_is_ahead_of_its_log_is_not_used(tmp_path, caplog):
+def test_a_snapshot_that_is_ahead_of_its_log_is_refused_and_nothing_is_removed(tmp_path):
     signals = stream("a", 3000)
 
     async def body():
@@ -117,8 +117,11 @@ def test_a_snapshot_that_is_ahead_of_its_log_is_not_used(tmp_path, caplog):
         kept = (tmp_path / "log.sqlite").read_bytes()
         await run_turn(tmp_path, signals, 1000, 2000)
         (tmp_path / "log.sqlite").write_bytes(kept)
+        newest = SnapshotStore(tmp_path / "snapshots").latest()[0]
+        with pytest.raises(RecoveryError, match=f"record {int(newest.stem)}.* ends with .*restore a backup"):
+            await run_turn(tmp_path, signals, 1000, 3000, snapshot=False)
+        newest.unlink()
         state = await run_turn(tmp_path, signals, 1000, 3000, snapshot=False)
-        assert "it lost its last records" in caplog.text
         assert_same_state(state, read_log(tmp_path, app).state)
 
     on_loop(body)
@@ -169,7 +172,7 @@ def test_a_changed_app_is_refused_while_the_log_holds_what_only_the_former_can_r
     async def body():
         await run_turn(tmp_path, signals, 0, 1000)
         await run_turn(tmp_path, signals, 1000, 2000, snapshot=False)
-        with pytest.raises(RecoveryError, match=f"{app.fingerprint[:0]}serve the former app once more"):
+        with pytest.raises(RecoveryError, match="serve the former app once more"):
             await run_turn(tmp_path, signals, 2000, 3000, served=changed)
         await run_turn(tmp_path, signals, 2000, 3000)  # nothing was changed, and its last snapshot covers the log
         async with serving(settings_of(tmp_path), changed) as core:

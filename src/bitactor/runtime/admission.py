@@ -277,7 +277,7 @@ class Admission:
             entry.acked = reached
             if entry.pending is record:
                 entry.pending = None
-            if entry.holder is not None:
+            if entry.holder is not None and entry.holder.opened:
                 entry.holder.on_ack(reached, self._durability, record.position)
                 self.acks += 1
         faults.point("ack.sent")

@@ -75,6 +75,7 @@ class Core:
 
     async def start(self) -> None:
         """Compile, open, recover, begin to write. Nothing stays open when it raises."""
+        self._loop = asyncio.get_running_loop()
         try:
             await self._start()
         except BaseException:
@@ -195,9 +196,12 @@ class Core:
                 self.admission.heartbeat()
 
     def _completed(self, record: OpenRecord) -> None:
-        self.admission.completed(record)
-        if self.traces is not None:
-            self.traces.completed(record)
+        try:
+            self.admission.completed(record)
+            if self.traces is not None:
+                self.traces.completed(record)
+        except Exception as error:  # noqa: BLE001  (a record that does not come back would hold up all others)
+            self._broken(error)
 
     def _refused(self, record: Any, error: ProtocolError) -> None:
         opened = self.admission.closed is None
@@ -211,6 +215,9 @@ class Core:
         if closed is not None and closed.code == Code.LOG_FULL:
             self.admission.closed = None
 
+    async def _break(self, error: BaseException) -> None:
+        self._broken(error)
+
     def _broken(self, error: BaseException) -> None:
         message = f"{type(error).__name__}: {error}"
         logger.critical("the service ends, nothing more is acknowledged: %s", message, exc_info=error)
@@ -218,7 +225,14 @@ class Core:
         self._failed(message)
 
     def _copy(self, buffers: "StateBuffers | None") -> Boundary:
-        return copy_boundary(self.engine, self.tables, self.hub, self.log, self.writer.place, buffers)
+        boundary = copy_boundary(self.engine, self.tables, self.hub, self.log, self.writer.place, buffers)
+        counters = boundary.state.counters
+        if lost := counters["dropped.no_memory"] + counters["emits_dropped.no_memory"]:
+            # The one kind of drop that no replay would make again: this state is not the log's, so it is not kept.
+            error = MemoryError(f"{lost} signals were dropped for want of memory: give the process more and replay")
+            asyncio.run_coroutine_threadsafe(self._break(error), self._loop)
+            raise error
+        return boundary
 
     def _make_room(self) -> None:
         if self.snapshots is not None:

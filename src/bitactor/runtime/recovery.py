@@ -82,12 +82,11 @@ def begin(store: "SnapshotStore", log: "Log", warn: Callable[[str], None]) -> St
             path.rename(path.with_suffix(".damaged"))
             continue
         if start.place.sequence > end.sequence:
-            warn(
-                f"snapshot {path} is of record {start.place.sequence}, the log ends with {end.sequence}: it lost its "
-                "last records; the snapshot is removed, as another history begins here"
+            raise RecoveryError(
+                f"snapshot {path} is of record {start.place.sequence}, the log {log.path} ends with {end.sequence}: "
+                "the log is another one, or was damaged (it is synced before each snapshot); restore a backup "
+                "(bitactor log restore), or move the snapshot away to go on with what the log says alone"
             )
-            path.unlink()
-            continue
         break
     else:
         start = Start(None, Place(0, 0, 0), None, None, Tables(), {})

@@ -205,5 +205,5 @@ class Snapshots:
 
     def _retain(self) -> None:
         paths = self._store.latest()
-        if len(paths) > 1:
+        if len(paths) >= self._store.keep:
             self._log.truncate_before(int(paths[-1].stem))  # a snapshot's name is the record it goes on with

@@ -1,0 +1,120 @@
+"""Too much, and the end: ten producers as fast as they can, SIGTERM with signals in flight, a second signal."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from bitactor.log.sqlite import SqliteLog
+from bitactor.protocol.messages import Hello
+from bitactor.protocol.records import RecordType, read_record
+from tests.service_app import app
+from tests.service_oracle import assert_same_state, read_log
+from tests.service_process import Producer, Served, number_of
+from tests.test_crash import newest_snapshot
+
+SECONDS = float(os.environ.get("BITACTOR_OVERLOAD_S", "2"))
+RSS_BYTES_MAX = 600 << 20
+
+
+def rss_bytes(pid):
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) << 10
+    raise AssertionError("no VmRSS")
+
+
+def counted(directory):
+    """How many signals of each producer a log holds, each in its place and once; read without keeping them."""
+    log, reached = SqliteLog.open(directory), {}
+    for raw in log.read(0):
+        record, at = read_record(raw), 0
+        if record.type != RecordType.DATA:
+            continue
+        for kind, data in record.items:
+            if kind == 1:
+                producer, count = int.from_bytes(data[8:16], "big"), int.from_bytes(data[20:24], "big")
+                begin = reached.get(producer, 0)
+                assert int.from_bytes(data[24:32], "big") == begin
+                values = record.signals["value"][at : at + count]
+                assert (values == np.arange(begin, begin + count)).all()
+                reached[producer] = begin + count
+                at += count
+    log.close()
+    return reached
+
+
+def test_ten_producers_that_send_too_much_lose_nothing_acknowledged_in_bounded_memory(tmp_path):
+    with Served(tmp_path, snapshot_every_s=3600, engine_ring_signals=16384) as served:
+        served.start().ready()
+        data = tmp_path / "data"
+        command = [sys.executable, Path(__file__).parent / "overload_sender.py", data, str(served.port), str(SECONDS)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as sender:
+            largest = 0
+            while sender.poll() is None:
+                largest = max(largest, rss_bytes(served.process.pid))
+                time.sleep(0.05)
+            acked = json.loads(sender.stdout.read())
+        assert sender.returncode == 0
+        assert largest < RSS_BYTES_MAX
+        assert served.stop() == 0
+        _, state = newest_snapshot(served)
+    assert len(acked) == 10
+    assert min(acked.values()) > 0
+    assert counted(data) == {number_of(name): reached for name, reached in acked.items()}
+    assert int(state.actor("vwap").rows["volume"].sum()) == state.position == sum(acked.values())
+
+
+def test_sigterm_drains_acknowledges_and_snapshots_within_the_grace_period(tmp_path):
+    with Served(tmp_path, snapshot_every_s=3600) as served:
+        served.start().ready()
+        producers = [Producer(served, name, 1_000_000, 1, frame_max=200) for name in ("a", "b")]
+        for producer in producers:
+            producer.start()
+        while min(producer.acked for producer in producers) < 2_000:
+            time.sleep(0.01)
+        begun = time.monotonic()
+        assert served.stop() == 0
+        assert time.monotonic() - begun < 20
+        acked = {producer.label: producer.acked for producer in producers}
+        snapshot, state = newest_snapshot(served)
+        truth = read_log(tmp_path / "data", app)
+        assert snapshot.meta["sequence"] == truth.records
+        assert_same_state(state, truth.state)
+        for name, reached in acked.items():
+            assert truth.producers[number_of(name)]["next"] >= reached
+        assert served.start().ready()["replayed"] == 0
+        for producer in producers:
+            producer.total = producer.acked + 1_000
+        for producer in producers:
+            producer.finished()
+
+
+def test_a_second_signal_ends_the_process_at_once_and_the_log_has_everything(tmp_path):
+    with Served(tmp_path, snapshot_every_s=3600) as served:
+        served.start().ready()
+        producer = Producer(served, "a", 1_000_000, 1)
+        producer.start()
+        while producer.acked < 1_000:
+            time.sleep(0.01)
+        with producer.connect() as idle:  # a peer that does not answer the goodbye holds up an orderly end
+            idle.sendall(Hello("b", token=producer.token(), client="idle").encode())
+            idle.recv(1000)
+            served.process.send_signal(signal.SIGTERM)
+            time.sleep(0.8)
+            assert served.process.poll() is None
+            begun = time.monotonic()
+            served.process.send_signal(signal.SIGTERM)
+            assert served.process.wait(10) == 130
+            assert time.monotonic() - begun < 0.5
+        served.process.stdout.close()
+        reached = producer.acked
+        assert not list((tmp_path / "data" / "snapshots").glob("*"))
+        truth = read_log(tmp_path / "data", app)
+        assert truth.producers[number_of("a")]["next"] >= reached
+        producer.total = 0
