@@ -105,6 +105,12 @@ def test_without_a_home_or_on_a_read_only_root_handlers_compile_in_memory(progra
     assert compile_in_a_fresh_process(program, **environment) == (False, "")
 
 
+def test_an_empty_variable_is_as_good_as_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("BITACTOR_CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.directory() == tmp_path / "bitactor"
+
+
 def test_parallel_writers_and_readers_meet_whole_files_only(folder):
     wrong = []
 

@@ -68,6 +68,7 @@ def receiver(by: str) -> tuple[Any, Callable[[], bytes]]:
     import zmq
 
     socket = zmq.Context.instance().socket(zmq.PULL)
+    socket.setsockopt(zmq.RCVTIMEO, 60_000)  # a sender that died is an error, not a wait for ever
     address = f"ipc://{Path(tempfile.mkdtemp()) / 'handover'}"
     socket.bind(address)
     return address, socket.recv

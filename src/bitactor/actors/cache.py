@@ -17,9 +17,9 @@ _MAGIC: Final = b"bitactor object 1\n"
 
 
 def directory() -> Path | None:
-    """BITACTOR_CACHE_DIR, or bitactor in the user's cache directory; None when there is none to trust."""
+    """BITACTOR_CACHE_DIR if it is not empty, or bitactor in the user's cache directory; None when there is none to trust."""
     named = os.environ.get("BITACTOR_CACHE_DIR")
-    if named is None:
+    if not named:
         home = os.environ.get("HOME")
         base = Path(os.environ.get("XDG_CACHE_HOME") or (Path(home) / ".cache" if home else ""))
         if not base.is_absolute():
