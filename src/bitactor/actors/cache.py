@@ -17,7 +17,7 @@ _MAGIC: Final = b"bitactor object 1\n"
 
 
 def directory() -> Path | None:
-    """BITACTOR_CACHE_DIR unless empty, or bitactor in the user's cache directory; None when there is none to trust."""
+    """BITACTOR_CACHE_DIR if not empty, or bitactor in the user's cache directory; None when none is to be trusted."""
     named = os.environ.get("BITACTOR_CACHE_DIR")
     if not named:
         home = os.environ.get("HOME")
