@@ -15,6 +15,7 @@ import numpy as np
 import bitactor as ba
 from bitactor.protocol import messages as m
 from bitactor.protocol.errors import Code, ProtocolError
+from bitactor.protocol.frames import frame_header
 from bitactor.schema import Kind
 
 KINDS = (Kind("trade", 1, "f8", "u4"), Kind("count", 2, "i8", "i4"), Kind("alert", 3, "f8", "u4"))
@@ -113,20 +114,23 @@ class ReferenceServer:
                 types = m.FROM_CLIENT
 
     def _serve(self, sock):
-        stream, frames = None, 0
+        stream, frames, limit = None, 0, 0
         for data in self._messages(sock):
             if data[5] == m.Type.DATA:
                 frames += 1
                 self.frames += 1
                 time.sleep(self.frame_seconds)
                 self._raise_refusal()
+                if sum(frame_header(data)[2:]) > limit:
+                    raise ProtocolError(Code.CREDIT_EXCEEDED, f"past {limit}")
                 self._take(stream, data)
                 if self.drop_after_frames is not None and frames >= self.drop_after_frames:
                     self.drop_after_frames = None
                     return
                 self.acking.wait()
                 stream.acked = stream.next
-                sock.sendall(m.Ack(stream.acked, stream.acked + self.window, 3, stream.acked).encode())
+                limit = stream.acked + self.window
+                sock.sendall(m.Ack(stream.acked, limit, 3, stream.acked).encode())
                 continue
             match m.decode_message(data):
                 case m.Hello() as hello:
@@ -138,10 +142,11 @@ class ReferenceServer:
                         stream.epoch += 1
                     elif hello.epoch not in (0, stream.epoch):
                         raise ProtocolError(Code.FENCED, f"epoch {stream.epoch} began")
+                    limit = stream.acked + self.window
                     number = ba.text_key(hello.producer) if hello.producer else 0
                     sock.sendall(
                         m.Welcome(
-                            *(number, stream.epoch, stream.acked, stream.acked + self.window, 3, stream.acked),
+                            *(number, stream.epoch, stream.acked, limit, 3, stream.acked),
                             *("reference", "ab" * 32, KINDS, "reference"),
                         ).encode()
                     )

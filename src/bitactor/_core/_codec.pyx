@@ -137,7 +137,7 @@ def frame_encode_into(uint64_t producer, uint32_t epoch, uint64_t sequence, byte
 
 
 def find_refused(signals, bytes kinds):
-    """The index of the first signal that has a flag set or a kind outside `kinds` (see frame_decode); -1: there is none."""
+    """The index of the first signal with a flag set or a kind outside `kinds` (see frame_decode); -1: there is none."""
     cdef Py_buffer view
     cdef const ba_signal *given
     cdef const uint64_t *declared
