@@ -85,9 +85,9 @@ function showLog({ log, snapshot, ingest, compile_seconds, recovery_s, replayed 
 }
 
 function showActors({ engine }) {
-  const columns = [["actor", "text"], ["keys", "u8"], ["signals", "u8"], ["errors", "u8"], ["over budget", "u8"], ["mean", "f8"]];
+  const columns = [["actor", "text"], ["keys", "u8"], ["signals", "u8"], ["errors", "u8"], ["over budget", "u8"], ["mean ticks", "f8"]];
   const rows = engine.actors.map((actor) => [actor.name, integer(actor.keys), integer(actor.signals), integer(actor.raised),
-    integer(actor.exceeded), `${short(actor.ticks.mean)} ticks`]);
+    integer(actor.exceeded), short(actor.ticks.mean)]);
   byId("actors").replaceChildren(grid(columns.map(([name, type]) => ({ name, type })), rows));
 }
 
