@@ -175,9 +175,8 @@ class Outbox:
     def pending(self) -> memoryview | None:
         """The bytes to send next, within the credit, as they lie; None: nothing now. Valid until acked."""
         while True:
-            has_later = (
-                len(self._chunks) > self._index + 1
-            )  # before marks: nothing is added to a chunk with a later one
+            # Read before the marks: to a chunk with a later one nothing is added.
+            has_later = len(self._chunks) > self._index + 1
             chunk = self._chunks[self._index]
             marks = chunk.marks
             n = len(marks)
