@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -468,3 +469,30 @@ def test_state_that_lost_signals_for_want_of_memory_is_never_kept(tmp_path):
             del core.engine.export_state
 
     on_loop(body)
+
+
+def test_who_asks_the_writer_for_something_and_leaves_does_no_harm(tmp_path):
+    """A snapshot is cancelled while the writer still writes, as a stop does: records go on, the stop is a good one."""
+    signals = stream("a", 1_000)
+
+    async def body():
+        async with serving(settings_of(tmp_path)) as core:
+            session = await Session(core, "a").open()
+            session.send(signals[:500], 0)
+            begun, go_on = threading.Event(), threading.Event()
+            core.writer.call(lambda: (begun.set(), go_on.wait(20)))
+            taking = asyncio.create_task(core.snapshots.take())
+            await asyncio.to_thread(begun.wait, 20)
+            while not core.writer._queue.qsize():
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.05)  # the snapshot's copy waits behind what the writer does
+            taking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await taking
+            go_on.set()
+            session.send(signals[500:], 500)
+            await session.acked(1_000)
+            assert core.failures == []
+
+    on_loop(body)
+    assert read_log(tmp_path, app).sent[ba.text_key("a")].tobytes() == signals.tobytes()

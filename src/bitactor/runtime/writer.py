@@ -45,6 +45,23 @@ class Reports:
     failed: Callable[[BaseException], None]
 
 
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What somebody wants done between two records."""
+
+    function: Callable[[], Any]
+    future: "Future[Any]"
+
+    def run(self) -> None:
+        """Do it, unless who asked has left."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            self.future.set_result(self.function())
+        except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to who asked)
+            self.future.set_exception(error)
+
+
 class Writer:
     """Owns the log's writing connection from start to stop.
 
@@ -74,7 +91,7 @@ class Writer:
         self._make_room = make_room
         self._refused_generation = -1
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[OpenRecord | Callable[[], None] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[OpenRecord | _Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="bitactor writer", daemon=True)
 
     def start(self) -> None:
@@ -86,16 +103,9 @@ class Writer:
         self._queue.put(record)
 
     def call(self, function: Callable[[], Any]) -> "Future[Any]":
-        """Call the function on the writer's thread between two records. Any thread."""
+        """Call the function on the writer's thread between two records; not if cancelled before that. Any thread."""
         future: Future[Any] = Future()
-
-        def job() -> None:
-            try:
-                future.set_result(function())
-            except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to who asked)
-                future.set_exception(error)
-
-        self._queue.put(job)
+        self._queue.put(_Call(function, future))
         return future
 
     def stop(self) -> None:
@@ -110,11 +120,14 @@ class Writer:
                 if isinstance(item, OpenRecord):
                     self._write(item)
                 else:
-                    item()
+                    item.run()
         except BaseException as error:  # noqa: BLE001  (whatever it is, nothing more may be acknowledged)
             self._tell(self._reports.failed, error)
+            while (item := self._queue.get()) is not None:
+                if isinstance(item, _Call) and item.future.set_running_or_notify_cancel():
+                    item.future.set_exception(RuntimeError("the service failed and writes nothing more"))
 
-    def _next(self) -> OpenRecord | Callable[[], None] | None:
+    def _next(self) -> "OpenRecord | _Call | None":
         while self._queue.empty() and self._log.tidy():
             pass
         return self._queue.get()
