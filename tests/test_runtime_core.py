@@ -14,8 +14,9 @@ from bitactor.protocol.errors import Code, ProtocolError
 from bitactor.protocol.frames import FrameError, encode_frame, kind_set
 from bitactor.protocol.messages import Hello, Name, Subscribe
 from bitactor.runtime.core import Core
+from bitactor.runtime.writer import SIGNALS_AT_ONCE
 from tests.service_app import app
-from tests.service_oracle import assert_same_state, read_log, stream
+from tests.service_oracle import assert_same_state, read_log, stream, truth_of
 
 KINDS = kind_set(app.kinds)
 
@@ -127,6 +128,45 @@ def test_what_is_acknowledged_is_durable_and_applied_in_the_order_admitted(tmp_p
 
     on_loop(body)
     check_against_log(tmp_path, states[0], signals)
+
+
+def test_without_a_log_small_records_are_written_on_the_loop_and_large_ones_by_the_writer_in_one_order(tmp_path):
+    signals = {name: stream(name, 20_000) for name in ("small", "large")}
+    records, threads, states = [], set(), []
+
+    async def body():
+        async with serving(settings_of(tmp_path, log__kind="none")) as core:
+            keep = core.log.append
+
+            def append(record, **place):
+                records.append(bytes(record))
+                threads.add((threading.current_thread() is threading.main_thread(), place["count"] > SIGNALS_AT_ONCE))
+                keep(record, **place)
+
+            core.log.append = append
+            small, large = [await Session(core, name).open() for name in signals]
+
+            async def send(session, frame):
+                for at in range(0, 20_000, frame):
+                    session.send(signals[session.name][at : at + frame], at)
+                    await asyncio.sleep(0)
+
+            await asyncio.gather(send(small, 10), send(large, 5_000))
+            for session in (small, large):
+                await session.acked(20_000)
+                ends = [ack[0] for ack in session.acks]
+                assert ends == sorted(set(ends))
+            assert not core.failures
+            states.append(await asyncio.to_thread(core.engine.export_state))
+
+    on_loop(body)
+    truth = truth_of(records, app)
+    assert_same_state(states[0], truth.state)
+    assert {name: truth.sent[ba.text_key(name)].tobytes() for name in signals} == {
+        name: sent.tobytes() for name, sent in signals.items()
+    }
+    assert {(True, False), (False, True)} <= threads
+    assert (True, True) not in threads
 
 
 def test_a_signal_sent_again_in_other_cuts_is_taken_once(tmp_path):

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bitactor import faults
-from bitactor.log.contract import LogFullError
+from bitactor.log.contract import Durability, LogFullError
 from bitactor.protocol.errors import Code, ProtocolError
 from bitactor.runtime.records import OpenRecord, take_effect
 from bitactor.runtime.reports import SecondsCounter
@@ -25,6 +25,8 @@ from bitactor.telemetry import RecordTimes
 if TYPE_CHECKING:
     from bitactor.engine import Engine
     from bitactor.log.contract import Log
+
+SIGNALS_AT_ONCE: Final = 1024  # more than that are better decoded by one thread while another applies
 
 
 @dataclass(slots=True)
@@ -90,6 +92,7 @@ class Writer:
         self._reports = reports
         self._make_room = make_room
         self._refused_generation = -1
+        self._queued = 0  # records on their way to the thread and back; the loop's thread alone
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[OpenRecord | _Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="bitactor writer", daemon=True)
@@ -99,8 +102,17 @@ class Writer:
         self._thread.start()
 
     def submit(self, record: OpenRecord) -> None:
-        """Write this record behind those before it. Loop thread."""
-        self._queue.put(record)
+        """Write this record behind those before it. Loop thread.
+
+        A small one goes no further than this thread when the log never waits: its acknowledgement need not wait for
+        two changes of thread.
+        """
+        small = record.builder.count <= SIGNALS_AT_ONCE and not record.erased and not record.marks
+        if small and not self._queued and self._log.durability == Durability.MEMORY:
+            self._write_here(record)
+        else:
+            self._queued += 1
+            self._queue.put(record)
 
     def call(self, function: Callable[[], Any]) -> "Future[Any]":
         """Call the function on the writer's thread between two records; not if cancelled before that. Any thread."""
@@ -113,6 +125,19 @@ class Writer:
         self._queue.put(None)
         if self._thread.is_alive():
             self._thread.join()
+
+    def _write_here(self, record: OpenRecord) -> None:
+        try:
+            self._append(record)
+            if not self._engine.try_apply(record.builder.signals, self.place.wall_ns):
+                self._queued += 1
+                self._queue.put(lambda: self._finish(record))
+                return
+            self._applied(record)
+        except BaseException as error:  # noqa: BLE001  (as in _run)
+            self._reports.failed(error)
+            return
+        self._reports.completed(record)
 
     def _run(self) -> None:
         try:
@@ -158,15 +183,23 @@ class Writer:
                 append_ns=(begun_ns, durable_ns),
                 apply_ns=(durable_ns, time.time_ns()),
             )
-        if record.effects:
-            self.ingest_to_done.add(time.perf_counter() - record.since)
-        self._tell(self._reports.completed, record)
+        self._tell(self._back, self._reports.completed, record)
+
+    def _finish(self, record: OpenRecord) -> None:
+        """Apply what is appended, and report."""
+        self._apply(record)
+        self._tell(self._back, self._reports.completed, record)
+
+    def _back(self, report: Callable[..., None], *arguments: Any) -> None:
+        """A record comes back to the loop's thread. What its report submits goes to the thread: it is acked later."""
+        report(*arguments)
+        self._queued -= 1
 
     def _refuse(self, record: OpenRecord) -> None:
         error = ProtocolError(
             Code.LOG_FULL, f"the log holds {self._log.size()} bytes, as many as it may: raise log.size_bytes_max"
         )
-        self._tell(self._reports.refused, record, error)
+        self._tell(self._back, self._reports.refused, record, error)
 
     def _append(self, record: OpenRecord) -> None:
         place, builder = self.place, record.builder
@@ -179,14 +212,20 @@ class Writer:
 
     def _apply(self, record: OpenRecord) -> None:
         faults.point("apply.before")
-        signals = record.builder.signals
-        self._engine.apply(signals, self.place.wall_ns)
+        self._engine.apply(record.builder.signals, self.place.wall_ns)
         for key in record.erased:
             self._engine.erase(key)
+        self._applied(record)
+
+    def _applied(self, record: OpenRecord) -> None:
+        """Everything behind the engine's part."""
         take_effect(self._tables, record.effects)
+        signals = record.builder.signals
         if len(signals):
             self.applied_time_ns = int(signals[-1]["time"])
         record.position = self.place.position
+        if record.effects:
+            self.ingest_to_done.add(time.perf_counter() - record.since)
         faults.point("apply.after")
 
     def _tell(self, report: Callable[..., None], *arguments: Any) -> None:
