@@ -75,6 +75,12 @@ bench: ## speed: one table, peers in the same run; BENCH="--only send --rounds 3
 	@tools/bootstrap
 	python -m benchmarks $(BENCH)
 
+.PHONY: bench-service
+bench-service: ## the service from outside: rates, acks, recovery, memory beside the raw machine; BENCH="--full" for 30 s runs
+	@tools/bootstrap
+	@tools/bootstrap test
+	python -m benchmarks.service $(BENCH)
+
 .PHONY: bench-peers
 bench-peers: ## the engine and its rings beside peers in Rust and Java, where cargo and Maven are installed
 	@tools/bootstrap

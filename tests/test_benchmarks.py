@@ -94,3 +94,14 @@ def test_the_table_shows_the_goals_that_were_run_and_counts_the_others():
     text = table(results, goal_rows(results))
     assert "engine, send" in text.split("goal")[1]
     assert f"{len(plan.GOALS) - 1} more goals are of figures that were not run" in text
+
+
+def test_the_service_is_measured_with_goals_beside_the_figures():
+    command = [sys.executable, "-m", "benchmarks.service", "--tiny", "--only", "raw_figures", "rates", "acks"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    figures = {line["figure"]: line for line in lines}
+    assert figures["TLS to applied state, SQLite FULL"]["at_least"] == 5
+    assert figures["TLS to applied state, log none"]["of_raw"] > 0
+    assert "ack round trip p50, log none, a blocking socket" in figures
+    assert all(line["machine"]["commit"] for line in lines)

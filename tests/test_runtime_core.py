@@ -536,3 +536,43 @@ def test_who_asks_the_writer_for_something_and_leaves_does_no_harm(tmp_path):
 
     on_loop(body)
     assert read_log(tmp_path, app).sent[ba.text_key("a")].tobytes() == signals.tobytes()
+
+
+def test_a_log_that_keeps_nothing_acknowledges_in_order_whichever_thread_did_the_work(tmp_path):
+    signals = {name: stream(name, 40_000) for name in ("a", "b")}
+
+    async def body():
+        async with serving(settings_of(tmp_path, log__kind="none")) as core:
+            rng, here, counts = np.random.default_rng(5), core.engine.try_apply, {True: 0, False: 0}
+
+            def try_apply(*given):
+                done = rng.random() < 0.7 and here(*given)  # at times there is no room just now
+                counts[done] += 1
+                return done
+
+            core.engine.try_apply = try_apply
+            sessions = [await Session(core, name).open() for name in signals]
+            while any(session.producer.next < 40_000 for session in sessions):
+                for session in sessions:
+                    at = session.producer.next
+                    count = int(rng.choice([1, 50, 4000]))
+                    if core.admission.has_room and at < 40_000:
+                        session.send(signals[session.name][at : at + count], at)
+                    if rng.random() < 0.2 and session.producer.next:
+                        await session.acked(session.producer.next)
+                await asyncio.sleep(0)
+            for session in sessions:
+                await session.acked(40_000)
+                ends = [ack[0] for ack in session.acks]
+                assert ends == sorted(set(ends))
+            assert min(counts.values()) > 0
+            assert not core.failures
+            await core.drain()
+            trades = np.concatenate([s[s["kind"] == 1] for s in signals.values()])
+            volumes = core.engine.table("vwap").columns
+            got = dict(zip(volumes["key"].tolist(), volumes["volume"].tolist(), strict=True))
+            keys = np.unique(trades["key"]).tolist()
+            assert got == {key: int(trades["aux"][trades["key"] == key].sum()) for key in keys}
+            del core.engine.try_apply
+
+    on_loop(body)

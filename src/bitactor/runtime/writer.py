@@ -64,6 +64,13 @@ class _Call:
             self.future.set_exception(error)
 
 
+@dataclass(frozen=True, slots=True)
+class _Appended:
+    """A record that the loop's thread appended, and for which the ring had no room just then."""
+
+    record: OpenRecord
+
+
 class Writer:
     """Owns the log's writing connection from start to stop.
 
@@ -94,7 +101,7 @@ class Writer:
         self._refused_generation = -1
         self._queued = 0  # records on their way to the thread and back; the loop's thread alone
         self._loop = asyncio.get_running_loop()
-        self._queue: queue.SimpleQueue[OpenRecord | _Call | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[OpenRecord | _Appended | _Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="bitactor writer", daemon=True)
 
     def start(self) -> None:
@@ -131,7 +138,7 @@ class Writer:
             self._append(record)
             if not self._engine.try_apply(record.builder.signals, self.place.wall_ns):
                 self._queued += 1
-                self._queue.put(lambda: self._finish(record))
+                self._queue.put(_Appended(record))
                 return
             self._applied(record)
         except BaseException as error:  # noqa: BLE001  (as in _run)
@@ -144,6 +151,8 @@ class Writer:
             while (item := self._next()) is not None:
                 if isinstance(item, OpenRecord):
                     self._write(item)
+                elif isinstance(item, _Appended):
+                    self._finish(item.record)
                 else:
                     item.run()
         except BaseException as error:  # noqa: BLE001  (whatever it is, nothing more may be acknowledged)
@@ -152,7 +161,7 @@ class Writer:
                 if isinstance(item, _Call) and item.future.set_running_or_notify_cancel():
                     item.future.set_exception(RuntimeError("the service failed and writes nothing more"))
 
-    def _next(self) -> "OpenRecord | _Call | None":
+    def _next(self) -> "OpenRecord | _Appended | _Call | None":
         while self._queue.empty() and self._log.tidy():
             pass
         return self._queue.get()

@@ -1,0 +1,1 @@
+"""The service measured from outside: `python -m benchmarks.service`, `make bench-service`."""
