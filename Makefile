@@ -47,9 +47,10 @@ sanitize: ## the core's tests under ThreadSanitizer, then under AddressSanitizer
 	UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 $(MESON_TEST) build/asan -t 10
 
 .PHONY: powerloss
-powerloss: ## 2,000 disks as a power cut may leave them, each opened and checked (a minute); IMAGES chooses how many
+powerloss: ## 2,000 disks as a power cut may leave them, of a log and of a service; each recovered and checked (minutes)
 	@tools/bootstrap test
 	python -m tests.powerloss.campaign $(IMAGES)
+	python -m tests.powerloss.service_campaign $(IMAGES)
 
 .PHONY: cross
 cross: ## the core's tests on aarch64 and the codec's on s390x, under qemu-user

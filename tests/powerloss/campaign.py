@@ -19,11 +19,12 @@ from bitactor.log.database import abandon
 from bitactor.log.snapshots import SnapshotStore
 from bitactor.log.sqlite import SqliteLog
 from tests.log_contract.records import record
-from tests.powerloss.images import Image
+from tests.powerloss.images import Image, lay
 from tests.powerloss.recorder import RecordingDisk, RecordingVfs, Trace
 
 LENGTHS = (0, 40, 700, 9_000, 66_000, 150_000)
 IMAGES_A_RUN = 50
+DELICATE = {"lost", "truncate", "rename", "snapshot"}  # operations, and a note
 _numbers = itertools.count()
 
 
@@ -42,8 +43,8 @@ class Run:
         self.dice = random.Random(seed)
         self.lengths = list(itertools.islice(lengths_of(seed), 400))
         self.trace = Trace()
-        self.vfs = RecordingVfs(f"recording-{next(_numbers)}", self.trace)
-        self.vfs_name = f"recording-{next(_numbers) - 1}"
+        self.vfs_name = f"recording-{next(_numbers)}"
+        self.vfs = RecordingVfs(self.vfs_name, self.trace)
         self.disk = RecordingDisk(directory, self.trace)
 
     def record(self, sequence):
@@ -105,9 +106,9 @@ class Run:
 
 
 def images(run, count, dice):
-    """`count` disks that may be left, at random moments; a third soon after a failed sync or a truncation."""
+    """`count` disks that may be left, at random moments; a third soon after what is delicate."""
     operations = run.trace.operations
-    delicate = [at for at, operation in enumerate(operations, 1) if operation[0] in ("lost", "truncate")]
+    delicate = [at for at, operation in enumerate(operations, 1) if DELICATE & {operation[0], operation[1]}]
 
     def moment():
         if delicate and dice.random() < 1 / 3:
@@ -128,13 +129,6 @@ def images_at(run, moments, dice):
             image.step(operation)
         for _ in range(wanted[at]):
             yield image.build(dice), dict(marks)
-
-
-def lay(files, directory):
-    """Write an image's files into a new directory."""
-    (directory / "snapshots").mkdir(parents=True)
-    for name, data in files.items():
-        (directory / name).write_bytes(data)
 
 
 def judge(run, directory, marks):

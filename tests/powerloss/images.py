@@ -47,18 +47,31 @@ class Image:
                 apply_name(names, each)
         return {name: self.content(file, mode, dice) for name, file in names.items()}
 
+    def latest(self):
+        """Name -> bytes as processes see the files, whatever is on the disk."""
+        names = dict(self.names)
+        for each in self.pending_names:
+            apply_name(names, each)
+        return {name: self.content(file, "all", None) for name, file in names.items()}
+
     def content(self, file, mode, dice):
         data, pending = bytearray(self.data[file]), self.pending[file]
         if mode == "none" or not pending:
             return data
-        torn = dice.randrange(len(pending))
-        noise = dice.random() < 0.3
+        torn, noise = (None, False) if mode == "all" else (dice.randrange(len(pending)), dice.random() < 0.3)
         for number, each in enumerate(pending):
             if mode == "all" or (mode == "torn" and number < torn) or (mode == "some" and dice.random() < 0.5):
                 apply(data, each)
             elif (mode == "torn" and number == torn) or mode == "reordered":
                 apply_torn(data, each, dice, noise)
         return data
+
+
+def lay(files, directory):
+    """Write an image's files into a new directory."""
+    (directory / "snapshots").mkdir(parents=True)
+    for name, data in files.items():
+        (directory / name).write_bytes(data)
 
 
 def directory_of(name):

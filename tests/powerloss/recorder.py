@@ -1,10 +1,11 @@
-"""Records what a run does to its files: SQLite's through a VFS of apsw, snapshots' through a Disk. One thread.
+"""Records what a run does to its files: SQLite's through a VFS of apsw, snapshots' through a Disk. Any thread.
 
 The trace is a list of tuples; a file is a number, a new one each time that its name is made:
 (create name file) (write file offset bytes) (truncate file size) (sync file) (lost file: a sync failed, and the kernel
 forgot what it was about) (remove name) (rename old new) (names directory: those in it were synced) (note what number).
 """
 
+import itertools
 from pathlib import Path
 
 import apsw
@@ -21,7 +22,7 @@ class Trace:
     def __init__(self):
         self.operations = []
         self.files = {}
-        self.made = 0
+        self.numbers = itertools.count(1)
         self.syncs = 0
         self.stop_at = None
         self.loses = False
@@ -30,10 +31,9 @@ class Trace:
         self.operations.append(operation)
 
     def create(self, name):
-        self.made += 1
-        self.files[name] = self.made
-        self.add("create", name, self.made)
-        return self.made
+        number = self.files[name] = next(self.numbers)
+        self.add("create", name, number)
+        return number
 
     def remove(self, name):
         if self.files.pop(name, None):

@@ -6,8 +6,8 @@ import secrets
 import pytest
 
 from bitactor.log.contract import FatalLogError
-from tests.powerloss.campaign import Run, campaign, images_at, judge, lay
-from tests.powerloss.images import Image, apply
+from tests.powerloss.campaign import Run, campaign, images_at, judge
+from tests.powerloss.images import Image, apply, lay
 
 
 @pytest.fixture

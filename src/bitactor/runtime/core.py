@@ -99,15 +99,9 @@ class Core:
         self._serve(place, newest)
 
     async def _recover(self) -> "tuple[Place, SnapshotInfo | None]":
-        settings = self.settings
-        directory = Path(settings.data_dir)
-        self.log = log = await self._do(
-            lambda: SqliteLog.open(
-                directory, durability=settings.log.durability, size_bytes_max=settings.log.size_bytes_max
-            )
-        )
+        self.log = log = await self._do(self._open_log)
         self._open.callback(log.close)
-        self._store = store = SnapshotStore(directory / "snapshots", keep=settings.snapshot.keep)
+        self._store = store = self._open_store()
         start = await self._do(recovery.begin, store, log, logger.warning)
         state, changes = await self._do(recovery.fit, start, log, self.app, self.said)
         for change in changes:
@@ -131,6 +125,15 @@ class Core:
             "recovered", extra={"snapshot": str(start.path), "signals": replayed.signals, "position": place.position}
         )
         return place, newest
+
+    def _open_log(self) -> SqliteLog:
+        given = self.settings.log
+        return SqliteLog.open(
+            self.settings.data_dir, durability=given.durability, size_bytes_max=given.size_bytes_max
+        )  # fmt: skip
+
+    def _open_store(self) -> SnapshotStore:
+        return SnapshotStore(Path(self.settings.data_dir) / "snapshots", keep=self.settings.snapshot.keep)
 
     def _snapshot_at(self, place: Place) -> "SnapshotInfo":
         boundary = copy_boundary(self.engine, self.tables, self.hub, self.log, place)
