@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bitactor.cli import host, machine
+from bitactor import host
+from bitactor.cli import machine
 from bitactor.cli import run as frame
 from bitactor.config import Settings
 
@@ -93,14 +94,24 @@ def test_cgroup_limits_are_the_least_on_the_way_up_in_both_versions(tmp_path):
     assert host.cgroup_memory(tmp_path, own) is None
 
 
-def test_fewer_cores_by_cgroup_than_by_count_is_told_with_the_shards_to_set(monkeypatch):
+def test_less_than_a_core_by_cgroup_is_told(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
-    monkeypatch.setattr(machine, "cgroup_cores", lambda: 2.0)
-    one = found(machine.cores)["cpu"]
-    assert one.level == "warn" and "engine.shards = 1" in one.advice
-    assert found(machine.cores, engine={"shards": 1})["cpu"].level == "ok"
-    monkeypatch.setattr(machine, "cgroup_cores", lambda: 0.5)
-    assert found(machine.cores)["cpu"].level == "warn"
+    for granted, level in ((2.0, "ok"), (0.5, "warn")):
+        for module in (machine, host):
+            monkeypatch.setattr(module, "cgroup_cores", lambda granted=granted: granted)
+        one = found(machine.cores)["cpu"]
+        assert one.level == level
+        assert f"16 usable, {granted:g} by cgroup" in one.found
+
+
+@pytest.mark.parametrize(
+    ("allowed", "granted", "shards"),
+    [(16, None, 15), (16, 2.0, 1), (16, 4.5, 3), (16, 0.5, 1), (2, 8.0, 1), (1, None, 1), (128, None, 64)],
+)
+def test_shards_by_default_follow_from_the_cores_that_the_process_may_use(monkeypatch, allowed, granted, shards):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)))
+    monkeypatch.setattr(host, "cgroup_cores", lambda: granted)
+    assert host.default_shards() == shards
 
 
 def test_too_few_files_for_the_connections_that_are_allowed_fail(monkeypatch):

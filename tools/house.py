@@ -32,7 +32,7 @@ TEXT_SUFFIXES = {
 
 # Module of bitactor -> the modules it may import beside itself (docs/README.md, "Layout"). `bitactor` itself names all.
 _BASE = {"_core", "errors"}
-_LOW = {*_BASE, "signals", "ring", "config", "telemetry", "faults"}
+_LOW = {*_BASE, "signals", "ring", "config", "telemetry", "faults", "host"}
 _MID = {*_LOW, "schema"}
 _ENGINE = {*_MID, "actors", "protocol", "log", "outputs", "statistics", "tables", "state"}
 _SERVED = {*_ENGINE, "engine", "migration"}
@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "_core": {"errors"},
     "faults": set(),  # named crash points
+    "host": set(),  # facts of the machine
     **dict.fromkeys(("signals", "config"), _BASE),
     "telemetry": {*_BASE, "config"},
     "ring": {*_BASE, "signals"},  # a ring of signals is its default

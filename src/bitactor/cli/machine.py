@@ -18,9 +18,19 @@ from importlib import import_module
 from pathlib import Path
 from typing import Final, Literal
 
-from bitactor.cli.host import cgroup_cores, cgroup_memory, cpu_flags, existing, file_system, meminfo, read
 from bitactor.config import Settings
 from bitactor.config.units import of_bytes
+from bitactor.host import (
+    cgroup_cores,
+    cgroup_memory,
+    cpu_flags,
+    default_shards,
+    existing,
+    file_system,
+    meminfo,
+    read,
+    usable_cores,
+)
 
 Level = Literal["ok", "warn", "fail"]
 
@@ -88,16 +98,11 @@ def time_sync(_: Settings) -> Iterator[Finding]:
 
 def cores(settings: Settings) -> Iterator[Finding]:
     """Cores that this process may use, and the share of them that its cgroup has."""
-    usable = len(os.sched_getaffinity(0))
-    quota = cgroup_cores()
-    found = f"{usable} usable" + (f", {quota:g} by cgroup" if quota is not None else "")
-    threads = 2 + (settings.engine.shards if settings.engine.shards is not None else max(1, usable - 1))
-    have = min(usable, quota) if quota is not None else usable
+    have, quota = usable_cores(), cgroup_cores()
+    found = f"{len(os.sched_getaffinity(0))} usable" + (f", {quota:g} by cgroup" if quota is not None else "")
+    threads = 2 + (settings.engine.shards if settings.engine.shards is not None else default_shards())
     if have < 1:
         yield Finding("cpu", "warn", found, "less than a core: waits park and acknowledgements take longer")
-    elif quota is not None and quota < usable and settings.engine.shards is None:
-        advice = f"shards are counted from cores: set engine.shards = {max(1, int(quota) - 1)}"
-        yield Finding("cpu", "warn", found, advice)
     elif threads > have + 1:
         yield Finding("cpu", "ok", f"{found}; {threads} busy threads share them")
     else:

@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from bitactor.cli.apps import load_app
+from bitactor.host import default_shards
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -52,7 +52,7 @@ def run(
 
     made = load_app(app)
     given = inputs.read(input, made, kind) if input is not None else inputs.generate(made, signals, keys, seed)
-    threads = shards if shards is not None else max(1, len(os.sched_getaffinity(0)) - 1)
+    threads = shards if shards is not None else default_shards()
     runs = [profiling.run_engine(made, given, 0), profiling.run_engine(made, given, threads)]
     if log == "sqlite":
         runs.append(profiling.run_logged(made, given, threads))

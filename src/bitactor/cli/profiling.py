@@ -291,6 +291,6 @@ def _cpu_seconds(pid: int) -> float:
 
 
 def _disk(directory: Path) -> str:
-    from bitactor.cli.host import file_system
+    from bitactor.host import file_system
 
     return f"{file_system(directory)} under {directory}"

@@ -6,7 +6,6 @@ Loop thread, except where other threads are named; what waits for a disk or a sh
 import asyncio
 import contextlib
 import logging
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from bitactor import telemetry
 from bitactor.engine import Engine
+from bitactor.host import default_shards
 from bitactor.log.none import NoneLog
 from bitactor.log.snapshots import SnapshotStore
 from bitactor.log.sqlite import SqliteLog
@@ -141,8 +141,8 @@ class Core:
 
     def _make_engine(self) -> Engine:
         given = self.settings.engine
-        shards = max(1, (os.cpu_count() or 2) - 1) if given.shards is None else given.shards
-        return Engine(self.app, min(shards, 64), ring_signals=given.ring_signals, clock="records")
+        shards = default_shards() if given.shards is None else given.shards
+        return Engine(self.app, shards, ring_signals=given.ring_signals, clock="records")
 
     def _serve(self, place: Place, newest: "SnapshotInfo | None") -> None:
         settings, log, tracing = self.settings, self.log, telemetry.start_tracing(self.settings.telemetry)

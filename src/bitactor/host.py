@@ -1,5 +1,6 @@
 """Facts of the machine, from /proc and /sys: file systems, cgroups, memory. Functions of any thread; they only read."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,6 +36,17 @@ def cgroup_cores(root: Path = Path("/sys/fs/cgroup"), own: str | None = None) ->
         if quota not in {"max", "-1"}:
             granted.append(int(quota) / int(period))
     return min(granted, default=None)
+
+
+def usable_cores() -> float:
+    """Cores that this process may use at once: those that it may run on, or less by its cgroup's quota."""
+    allowed, granted = len(os.sched_getaffinity(0)), cgroup_cores()
+    return allowed if granted is None else min(allowed, granted)
+
+
+def default_shards() -> int:
+    """Shards where none are set: a core is left to the other threads, and one shard there is always. At most 64."""
+    return min(64, max(1, int(usable_cores()) - 1))
 
 
 def cgroup_memory(root: Path = Path("/sys/fs/cgroup"), own: str | None = None) -> int | None:
