@@ -84,7 +84,7 @@ class Engine(_Section):
     """How the engine runs. What changes results (expiry, key cap) belongs to the app."""
 
     shards: Annotated[int, Field(ge=0, le=64)] | None = None
-    """Worker threads; 0: actors run on the writer's thread. Default: cores granted (affinity, cgroup) less one, at least 1."""
+    """Worker threads; 0 runs actors on the writer's thread. Default: one less than the usable cores, at least 1."""
     ring_signals: Annotated[int, Field(ge=FRAME_SIGNALS_MAX, le=1 << 26)] = 65536
     """Signals that wait between log and shards: a power of two."""
 
