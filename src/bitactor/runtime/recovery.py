@@ -7,10 +7,10 @@ covers the log to its end, migrated; a new app record and a new snapshot follow.
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -36,10 +36,31 @@ from bitactor.state import EngineState, StateError
 if TYPE_CHECKING:
     from bitactor.actors import App
     from bitactor.engine import Engine
-    from bitactor.log.contract import Log
+    from bitactor.log.contract import End, First, Log
     from bitactor.log.snapshots import Snapshot, SnapshotStore
 
 _TYPE_AT, _FINGERPRINT_AT, _HEADER_BYTES = 5, 56, 64
+
+
+class Readable(Protocol):
+    """What recovery asks of a log, its own or one that another process is writing; each as in `Log`."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file, named in messages."""
+        ...
+
+    def first(self) -> "First":
+        """The oldest record kept."""
+        ...
+
+    def end(self) -> "End":
+        """Where the next record goes."""
+        ...
+
+    def read(self, from_sequence: int) -> Iterator[memoryview | bytes]:
+        """Records from that sequence on, each checked."""
+        ...
 
 
 class RecoveryError(RuntimeError):
@@ -67,7 +88,7 @@ class Replayed:
     app: dict[str, Any] | None
 
 
-def begin(store: "SnapshotStore", log: "Log", warn: Callable[[str], None]) -> Start:
+def begin(store: "SnapshotStore", log: Readable, warn: Callable[[str], None]) -> Start:
     """Choose the newest snapshot that is whole and that the log goes on from; without one, the log's beginning.
 
     A damaged one is set aside with the suffix .damaged. RecoveryError when neither is there, or the newest snapshot is
@@ -76,7 +97,7 @@ def begin(store: "SnapshotStore", log: "Log", warn: Callable[[str], None]) -> St
     end = log.end()
     for path in store.latest():
         try:
-            start = _start_of(path, store.load(path))
+            start = start_of(path, store.load(path))
         except (CorruptionError, StateError) as error:
             warn(f"a snapshot is damaged, the one before it is tried: {error}")
             path.rename(path.with_suffix(".damaged"))
@@ -98,7 +119,8 @@ def begin(store: "SnapshotStore", log: "Log", warn: Callable[[str], None]) -> St
     return start
 
 
-def _start_of(path: Path, snapshot: "Snapshot") -> Start:
+def start_of(path: Path, snapshot: "Snapshot") -> Start:
+    """The beginning that a loaded snapshot is. RecoveryError: of another format; StateError: it makes no sense."""
     meta = snapshot.meta
     if meta.get("format") != FORMAT:
         raise RecoveryError(
@@ -114,7 +136,7 @@ def _start_of(path: Path, snapshot: "Snapshot") -> Start:
     return Start(path, place, meta["app"], state, Tables.from_sections(snapshot.sections), dict(snapshot.sections))
 
 
-def fit(start: Start, log: "Log", app: "App", said: dict[str, Any]) -> tuple[EngineState | None, list[str]]:
+def fit(start: Start, log: Readable, app: "App", said: dict[str, Any]) -> tuple[EngineState | None, list[str]]:
     """The state to begin with as this app's, and what was changed for that; (None, []): nothing to import.
 
     Migrated when the app changed where this snapshot lies. RecoveryError when the log goes on with records of the
@@ -137,7 +159,7 @@ def replay(
     app: "App",
     said: dict[str, Any],
     engine: "Engine",
-    log: "Log",
+    log: Readable,
 ) -> Replayed:
     """Apply the records behind `start` to the engine and to `start.tables`, as the writer did when they were new.
 
@@ -178,7 +200,7 @@ def open_log_with(log: "Log", said: dict[str, Any], place: Place) -> Place:
     return Place(place.sequence + 1, place.position, wall_ns)
 
 
-def _app_of(raw: bytes | memoryview, log: "Log") -> dict[str, Any]:
+def _app_of(raw: bytes | memoryview, log: Readable) -> dict[str, Any]:
     said: dict[str, Any] = json.loads(bytes(raw[_HEADER_BYTES:]))
     if said.get("format") != APP_FORMAT:
         raise RecoveryError(
@@ -188,7 +210,7 @@ def _app_of(raw: bytes | memoryview, log: "Log") -> dict[str, Any]:
     return said
 
 
-def _changed(former: dict[str, Any] | None, said: dict[str, Any], sequence: int, log: "Log") -> RecoveryError:
+def _changed(former: dict[str, Any] | None, said: dict[str, Any], sequence: int, log: Readable) -> RecoveryError:
     name, fingerprint = (former["name"], former["fingerprint"]) if former else ("?", "?")
     return RecoveryError(
         f"the log {log.path} holds records from {sequence} on of the app {name!r} with the fingerprint "

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,7 +25,6 @@ from bitactor.state import EngineState, StateError
 
 if TYPE_CHECKING:
     from bitactor.actors import App
-    from bitactor.log.contract import Log
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,6 @@ def replay(directory: Path | str, app: "App", warn: Callable[[str], None]) -> Re
     A snapshot that is damaged, or of another app, is left out with a warning. RecoveryError, CorruptionError.
     """
     reader = LogReader(directory)
-    log = cast("Log", reader)  # recovery reads only
     first, end = reader.extent()
     starts = _starts(directory, end.sequence, warn)
     at = Start(None, Place(0, 0, 0), None, None, Tables(), {})
@@ -64,13 +62,13 @@ def replay(directory: Path | str, app: "App", warn: Callable[[str], None]) -> Re
     begun, signals, same, said = at.place, 0, {}, describe(app)
     with Engine(app, 0, clock="records") as engine:
         if at.state is not None:
-            state, _ = recovery.fit(at, log, app, said)
+            state, _ = recovery.fit(at, reader, app, said)
             engine.import_state(state if state is not None else at.state)
         begun_s = time.perf_counter()
         for target in [*starts, None]:
             upto = end.sequence if target is None else target.place.sequence
             records = reader.read(at.place.sequence, upto)
-            done = recovery.replay(records, at, app=app, said=said, engine=engine, log=log)
+            done = recovery.replay(records, at, app=app, said=said, engine=engine, log=reader)
             signals += done.signals
             at = Start(None, done.place, done.app, None, at.tables, {})
             if target is not None and target.path is not None and target.state is not None:
@@ -84,7 +82,7 @@ def _starts(directory: Path | str, end: int, warn: Callable[[str], None]) -> lis
     starts = []
     for path in reversed(SnapshotStore(Path(directory) / SNAPSHOTS).latest()):
         try:
-            start = recovery._start_of(path, load(path))
+            start = recovery.start_of(path, load(path))
         except (CorruptionError, StateError, FileNotFoundError) as error:
             warn(str(error))
             continue
