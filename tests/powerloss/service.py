@@ -51,16 +51,16 @@ class Acknowledged(Session):
     """Notes what it is acknowledged."""
 
     def _take_ack(self, reached, durability, position):
-        super()._take_ack(reached, durability, position)
-        self.core.note_acknowledged()
         self.core.trace.add("note", ("acked", self.name), reached)
+        self.core.note_acknowledged()
+        super()._take_ack(reached, durability, position)
 
 
 class RecordedCore(Core):
     """Keeps its log and its snapshots on the disk of a run."""
 
     def __init__(self, run, directory):
-        super().__init__(settings(directory, run.durability, run.keep), app, print)
+        super().__init__(settings(directory, run.durability, run.keep), app, run.failures.append)
         self.trace, self.run = run.trace, run
         self.vfs = RecordingVfs(run.vfs, run.trace)
         self.disk = run.disk(directory, run.trace)
@@ -91,6 +91,7 @@ class ServiceRun:
         self.keep = self.dice.choice([1, 2])
         self.checkpoint_bytes = self.dice.choice([1 << 18, 1 << 22])
         self.trace = Trace()
+        self.failures = []
 
     async def live(self):
         """All lives; the first begins with nothing."""
@@ -106,6 +107,7 @@ class ServiceRun:
             ends = core.writer.place.sequence >= RECORDS
             killed = len(self.trace.operations)
             await core.stop(snapshot=self.dice.random() < 0.5)
+            assert not self.failures
             if ends:
                 return
             self.end(begin, killed)
