@@ -242,6 +242,14 @@ def test_an_app_is_found_by_file_or_by_name_and_may_import_what_lies_beside_it()
     assert load_app("market.py:a").name == "market"
 
 
+def test_an_app_without_a_kind_is_told_as_the_app_s_lack(bitactor):
+    Path("market.py").write_text("import bitactor as ba\na = ba.App('a')\n")
+    status, out, err = bitactor("serve", "market.py")
+    assert (status, out) == (1, "")
+    assert err == "bitactor: market.py: app 'a' declares no kind: app.kind(name, number) declares one\n"
+    assert not Path("bitactor-data").exists()
+
+
 def test_an_error_in_a_handler_names_its_file_and_line_through_the_command_line(bitactor):
     handler = "\n\n@a.actor(k, state={'n': 'i8'})\ndef count(state, signal):\n    state.m += 1\n"
     Path("market.py").write_text(APP.format(name="a") + handler)

@@ -144,6 +144,17 @@ def test_a_backup_restores_to_the_same_records_and_snapshots(data, tmp_path, nam
     assert contents(tmp_path / "elsewhere" / "new") == expected(0, 70)
 
 
+def test_what_is_no_backup_is_not_restored(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "letter.txt").write_text("hello")
+    with tarfile.open(tmp_path / "folder.tar", "w") as archive:
+        archive.add(tmp_path / "folder", ".")
+    for source in ("folder", "folder.tar"):
+        with pytest.raises(CorruptionError, match="no backup is here: it has no log.sqlite"):
+            maintenance.restore(tmp_path / source, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_backup_of_a_log_that_retention_shortened_begins_where_it_does(data, tmp_path):
     with contextlib.closing(SqliteLog.open(data)) as log:
         log.truncate_before(20)

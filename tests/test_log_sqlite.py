@@ -93,7 +93,7 @@ def test_a_log_whose_making_was_cut_short_is_made_again(tmp_path, left):
 def test_wrong_options_are_refused(tmp_path):
     with pytest.raises(ValueError, match="log.durability is 'fulll': it is full, normal or off"):
         SqliteLog.open(tmp_path, durability="fulll")
-    with pytest.raises(ValueError, match="log.size_max_bytes is 5: "):
+    with pytest.raises(ValueError, match="log.size_bytes_max is 5: "):
         SqliteLog.open(tmp_path, size_bytes_max=5)
 
 
@@ -108,7 +108,7 @@ def test_a_full_log_refuses_until_retention_made_room_and_changes_nothing(tmp_pa
                 kept += 1
             except LogFullError as caught:
                 error = caught
-        assert f"of log.size_max_bytes = {limit} bytes: a snapshot lets old records go" in str(error)
+        assert f"of log.size_bytes_max = {limit} bytes: a snapshot lets old records go" in str(error)
         assert 5 < kept < 14
         assert log.full
         before = contents(log)

@@ -110,7 +110,7 @@ def test_a_migration_cannot_write_to_the_old_states():
     def wrong(old, new):
         old["n"] = 0
 
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(StateError, match=r"test_migration.py:\d+: migration 'wrong way': ValueError: .*read-only"):
         migrate(old, app)
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+import bitactor as ba
 from bitactor.log.contract import CorruptionError
 from bitactor.log.snapshots import SnapshotStore, load
 from bitactor.log.sqlite import SqliteLog
 from bitactor.runtime.recovery import RecoveryError
+from bitactor.runtime.replay import replay
 from tests.service_app import app
 from tests.service_oracle import assert_same_state, read_log, stream
 from tests.test_runtime_core import Session, on_loop, serving, settings_of
@@ -179,6 +181,35 @@ def test_a_changed_app_is_refused_while_the_log_holds_what_only_the_former_can_r
             assert core.writer.place.position == 3000
 
     on_loop(body)
+
+
+def test_an_app_of_another_name_does_not_take_over_a_data_directory(tmp_path):
+    signals, other = stream("a", 200), ba.App("another")
+    other.kind("trade", 1)
+
+    async def body():
+        await run_turn(tmp_path, signals, 0, 100)
+        with pytest.raises(RecoveryError, match="is of the app '.*', and the app given is 'another'"):
+            await run_turn(tmp_path, signals, 100, 200, served=other)
+        assert (await run_turn(tmp_path, signals, 100, 200)).position == 200
+
+    on_loop(body)
+
+
+def test_replay_to_one_side_begins_behind_a_change_of_the_app(tmp_path, monkeypatch):
+    newer = app_of_version(monkeypatch, "2")
+    signals, said = stream("a", 300), []
+
+    async def body():
+        await run_turn(tmp_path, signals, 0, 100)
+        await run_turn(tmp_path, signals, 100, 200, served=newer)
+        await run_turn(tmp_path, signals, 200, 300, served=newer)
+
+    on_loop(body)
+    done = replay(tmp_path, newer, said.append)
+    assert done.agrees and done.same
+    assert (done.begun.position, done.signals, done.end.position) == (200, 100, 300)  # two snapshots are kept
+    assert "what lies before record" in said[0]
 
 
 def test_an_app_record_of_a_newer_format_is_refused_naming_both(tmp_path, monkeypatch):

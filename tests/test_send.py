@@ -63,8 +63,9 @@ def expected(columns):
     return ba.make_signals(TRADE, np.array(keys, "u8"), columns["price"], columns["size"], columns["at"])
 
 
-def send(server, *arguments):
-    return main(["send", *map(str, arguments), "--to", server.address, "--plain-text"])
+def send(server, *arguments, producer="send"):
+    named = ["--producer", producer] if producer is not None else []
+    return main(["send", *map(str, arguments), *named, "--to", server.address, "--plain-text"])
 
 
 @pytest.mark.parametrize("ending", ["parquet", "arrow", "feather", "csv", "jsonl", "npy", "npz"])
@@ -89,6 +90,48 @@ def test_a_run_again_sends_nothing_twice_and_goes_on_with_a_longer_file(server, 
     assert "has sent 70,000 signals, these files have 5" in capsys.readouterr().err
     assert send(server, tmp_path / "b.csv", *MAPPING, "--append") == 0
     assert server.streams["send"].next == 70_005
+
+
+def test_another_file_or_other_columns_are_another_producer_unless_one_is_named(server, tmp_path, capsys):
+    first, second = write(tmp_path / "a.parquet", table(1000)), write(tmp_path / "b.parquet", table(1000))
+    for arguments in ([first, *MAPPING], [second, *MAPPING], [first, *MAPPING[:6]]):
+        assert send(server, *arguments, producer=None) == 0
+        assert "1,000 signals sent and acknowledged" in capsys.readouterr().out
+    assert send(server, first, second, *MAPPING, producer=None) == 0  # a file more at the end: goes on
+    assert "1,000 signals sent and acknowledged" in capsys.readouterr().out
+    assert [stream.next for name, stream in sorted(server.streams.items()) if name.startswith("send:a")] in (
+        [1000, 2000],
+        [2000, 1000],
+    )
+
+
+def test_what_a_file_of_signals_holds_wrongly_is_told_with_its_name(server, tmp_path, capsys):
+    signals = expected(table())
+    signals["kind"][7] = 999
+    np.save(tmp_path / "signals.npy", signals)
+    assert send(server, tmp_path / "signals.npy") == 1
+    assert "signals.npy: signal 7 is of kind 999" in capsys.readouterr().err
+
+
+def test_options_that_cannot_be_are_refused_before_anything_is_connected(tmp_path, capsys):
+    path = write(tmp_path / "a.csv", table())
+    for arguments, said in (
+        (["--token-file", "none"], "--token-file: none: no such file"),
+        (["--producer", ""], "empty"),
+    ):
+        assert main(["send", str(path), *MAPPING, "--to", "127.0.0.1:1", *arguments]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_an_empty_cell_of_a_csv_file_is_nothing_and_texts_are_times(server, tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("symbol,price,size,at\n,1.5,1,5\nA,2.5,1,6\n")
+    assert send(server, tmp_path / "a.csv", *MAPPING) == 1
+    assert "row 1, column 'symbol': nothing is there" in capsys.readouterr().err
+    lines = ('{"symbol": "A", "price": 1, "size": 1, "at": "2023-11-14T22:13:20"}\n'
+             '{"symbol": "A", "price": 1, "size": 1, "at": "2023-11-14T22:13:20.001999"}\n')  # fmt: skip
+    (tmp_path / "b.jsonl").write_text(lines)
+    assert send(server, tmp_path / "b.jsonl", *MAPPING, producer="times") == 0
+    assert server.streams["times"].signals["time"].tolist() == [BEGIN_NS, BEGIN_NS + 1_999_000]
 
 
 def test_an_interrupted_run_is_finished_by_the_next(server, tmp_path):

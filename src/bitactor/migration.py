@@ -13,6 +13,7 @@
 A pure function of the old state and the app; nothing here touches an engine.
 """
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
@@ -133,7 +134,7 @@ def _laid_out(
     if migration is not None:
         before = old.rows.view()
         before.flags.writeable = False
-        migration.function(before, rows)
+        _run(migration, before, rows)
         changes.append(f"actor {actor.name!r}: migration {migration.name!r} of {len(old)} keys")
         migrations.append(migration.name)
     else:
@@ -144,6 +145,20 @@ def _laid_out(
         said = [f"{what} {', '.join(names)}" for what, names in (("added", added), ("removed", removed)) if names]
         changes.append(f"actor {actor.name!r}: {'; '.join(said) or 'fields moved'}")
     return replace(old, fields=layout.fields, stride=layout.stride, states=states)
+
+
+def _run(migration: "Migration", old: Array, new: Array) -> None:
+    """StateError with file and line when the migration raises: it is the app's, as handlers are."""
+    try:
+        migration.function(old, new)
+    except Exception as error:
+        code = migration.function.__code__
+        lines = [one.lineno for one in traceback.extract_tb(error.__traceback__) if one.filename == code.co_filename]
+        raise StateError(
+            f"{code.co_filename}:{lines[-1] if lines else code.co_firstlineno}: migration {migration.name!r}: "
+            f"{type(error).__name__}: {error}; old and new are structured arrays with a row for each key: "
+            'new["field"] = old["field"]; nothing was changed'
+        ) from error
 
 
 def _no_migration(old: ActorState, layout: StateLayout, changed: list[str]) -> str:

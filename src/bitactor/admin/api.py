@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from bitactor.admin import query as sql
 from bitactor.admin import rows
-from bitactor.admin.access import Refused, describe
+from bitactor.admin.access import Refused
 from bitactor.admin.metrics import TICK_BOUNDS, tick_buckets
 from bitactor.admin.values import json_pieces, plain
 from bitactor.admin.work import Work
@@ -191,7 +191,8 @@ class Api:
         try:
             await self._service.forget_producer(number)
         except KeyError as error:
-            raise Refused(404, "unknown_producer", describe(error)) from None
+            asked = repr(given.get("name", number))
+            raise Refused(404, "unknown_producer", f"no producer {asked}; GET /api/v1/producers lists them") from error
         return self._answer({"forgotten": str(number) if _as_text(request) else number})
 
     # --- parts ---

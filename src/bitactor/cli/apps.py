@@ -17,7 +17,8 @@ MODULE_NAME = "bitactor_app"
 def load_app(target: str | None) -> "App":
     """The App that `market.py` or `market.py:app` holds; its directory is importable from then on.
 
-    Failed: no target, no such file, an error in it (with its line), no App of that name or more than one without name.
+    Failed: no target, no such file, an error in it (with its line), no App of that name or more than one without name,
+    an App without kinds.
     HandlerError of a handler comes through: it has file, line and fix.
     """
     from bitactor.actors import App, HandlerError
@@ -48,10 +49,16 @@ def load_app(target: str | None) -> "App":
         if not isinstance(found, App):
             what = "is not a bitactor.App" if hasattr(module, attribute) else "is not defined"
             raise Failed(f"{name}: {attribute} {what}", USAGE)
-        return found
+        return _with_kinds(found, name)
     apps = {key: one for key, one in vars(module).items() if isinstance(one, App)}
     if len({id(one) for one in apps.values()}) != 1:
         if not apps:
             raise Failed(f"{name} defines no bitactor.App", USAGE)
         raise Failed(f"{name} defines {len(apps)} apps; choose one, such as {name}:{next(iter(apps))}", USAGE)
-    return next(iter(apps.values()))
+    return _with_kinds(next(iter(apps.values())), name)
+
+
+def _with_kinds(app: "App", file: str) -> "App":
+    if not app.kinds:
+        raise Failed(f"{file}: app {app.name!r} declares no kind: app.kind(name, number) declares one")
+    return app

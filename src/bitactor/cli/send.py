@@ -1,5 +1,7 @@
 """`bitactor send`: the rows of files as signals to a service, once each, over as many runs as it takes."""
 
+import hashlib
+import ssl
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from bitactor.client import Client
-    from bitactor.client.files import Piece
+    from bitactor.client.files import Columns, Piece
+    from bitactor.protocol.messages import Ack
 
 _DEVELOPMENT = "dev"  # directory in data_dir, made by `bitactor serve` on loopback
 
@@ -33,7 +36,10 @@ def run(
     time_unit: Annotated[str, typer.Option(help="ns, us, ms or s, for a time column of numbers.")] = "ns",
     skip_missing: Annotated[bool, typer.Option(help="Leave out rows without a key, value or time.")] = False,
     to: Annotated[str, typer.Option("--to", help="host:port of the service.")] = "127.0.0.1:9090",
-    producer: Annotated[str, typer.Option(help="Name of this stream of signals; a re-run with it goes on.")] = "send",
+    producer: Annotated[
+        str | None,
+        typer.Option(help="Name of this stream of signals; default: made of the first file and the columns."),
+    ] = None,
     append: Annotated[bool, typer.Option(help="Send all rows behind what this producer sent before.")] = False,
     token_file: Annotated[Path | None, typer.Option(help="File with the token.")] = None,
     ca_file: Annotated[Path | None, typer.Option(help="Who signed the service's certificate.")] = None,
@@ -48,7 +54,7 @@ def run(
     """Send the rows of files as signals and wait until the service has acknowledged them all.
 
     The service knows how many signals this producer has sent: a re-run with the same files, in the same order, goes on
-    where the last one ended, and sends nothing twice.
+    where the last one ended, and sends nothing twice. Another file, or other columns of it, are another producer.
 
         bitactor send trades.parquet --kind trade --key symbol --value price --aux size --time at
     """
@@ -64,25 +70,45 @@ def run(
         raise Failed(str(error), USAGE) from None
     if (kind is None) != (columns is None):
         raise Failed("columns need --kind, --key and --value; files of whole signals need none of them", USAGE)
+    if producer == "":
+        raise Failed("--producer is empty: give the stream a name, or leave it out", USAGE)
+    for option, path in (("token", token_file), ("ca", ca_file), ("cert", cert_file), ("key", key_file)):
+        if path is not None and not path.is_file():
+            raise Failed(f"--{option}-file: {path}: no such file", USAGE)
     if token_file is None and cert_file is None and not plain_text:
         token_file, ca_file = _development(data_dir, to, ca_file)
-    with Client(
-        to,
-        producer=producer,
-        token_file=token_file,
-        ca_file=ca_file,
-        cert_file=cert_file,
-        key_file=key_file,
-        server_name=server_name,
-        plain_text=plain_text,
-        connect_s=3.0,
-    ) as client:
+    try:
+        client = Client(
+            to,
+            producer=_stream(files[0], kind, columns) if producer is None else producer,
+            token_file=token_file,
+            ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
+            server_name=server_name,
+            plain_text=plain_text,
+            connect_s=3.0,
+        )
+    except ssl.SSLCertVerificationError as error:
+        raise Failed(
+            f"{to}: its certificate is not trusted: {error.verify_message}; --ca-file names who signed it"
+        ) from error
+    with client:
         if columns is None:
             pieces = (piece for file in files for piece in read_whole_signals(file))
         else:
             declared = _declared(client, kind)
             pieces = (piece for file in files for piece in read_signals(file, columns, declared, client.key))
         _send(client, files, pieces, 0 if append else client.next)
+
+
+def _stream(file: Path, kind: str | None, columns: "Columns | None") -> str:
+    """The producer of files that name none: of the first file's path and what its rows become.
+
+    Were it the same for all, the rows of a second file would be taken for those of the first, and skipped.
+    """
+    what = repr((str(file.resolve()), kind, columns)).encode()
+    return f"send:{file.name}:{hashlib.blake2b(what, digest_size=4).hexdigest()}"
 
 
 def _development(data_dir: Path, to: str, ca_file: Path | None) -> tuple[Path | None, Path | None]:
@@ -112,10 +138,10 @@ def _send(client: "Client", files: list[Path], pieces: "Iterator[Piece]", there:
             known = min(skip, len(piece.signals))
             skip -= known
             if known < len(piece.signals):
-                client.send_batch(piece.signals[known:])
+                _give(client, files, piece.signals[known:])
                 sent += len(piece.signals) - known
             advance(piece.rows)
-        ack = client.flush()
+        ack = _flush(client)
     if skip:
         raise Failed(
             f"producer {client.producer!r} has sent {there:,} signals, these files have {there - skip:,}: they are not "
@@ -129,6 +155,24 @@ def _send(client: "Client", files: list[Path], pieces: "Iterator[Piece]", there:
     )
 
 
+def _give(client: "Client", files: list[Path], signals: Any) -> None:
+    try:
+        client.send_batch(signals)
+    except (ValueError, KeyError, TypeError) as error:  # what the file holds, not how this is written
+        names = ", ".join(map(str, files))
+        raise Failed(f"{names}: {error}; {client.next:,} signals were given before") from error
+
+
+def _flush(client: "Client") -> "Ack":
+    """Wait for the last acknowledgement, and say each ten seconds what stands in its way."""
+    while True:
+        try:
+            return client.flush(_TELL_S)
+        except TimeoutError as error:
+            typer.echo(f"bitactor: still waiting, nothing is lost: {error}", err=True)
+
+
+_TELL_S = 10.0
 _DURABILITIES = {0: "in memory", 1: "survives the process", 2: "normal", 3: "on disk"}
 
 

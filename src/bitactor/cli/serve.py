@@ -8,6 +8,7 @@ import typer
 from bitactor import telemetry
 from bitactor.cli.apps import load_app
 from bitactor.cli.machine import FILES_BESIDE_CONNECTIONS
+from bitactor.cli.run import Failed
 from bitactor.cli.settings import with_settings
 from bitactor.config.settings import Settings
 
@@ -21,11 +22,18 @@ def run(settings: Settings) -> None:
     import uvloop
 
     from bitactor.admin.server import start_admin
+    from bitactor.log.contract import CorruptionError
     from bitactor.runtime.serve import serve
 
     telemetry.setup(settings.logging.level, settings.logging.format)
     _allow_open_files(settings.limits.connections_max + FILES_BESIDE_CONNECTIONS)
-    status = uvloop.run(serve(settings, load_app(settings.app), start_admin=start_admin))
+    try:
+        status = uvloop.run(serve(settings, load_app(settings.app), start_admin=start_admin))
+    except CorruptionError as error:
+        raise Failed(
+            f"{error}; nothing is skipped: `bitactor log verify {settings.data_dir}` lists all that is damaged, "
+            "`bitactor log restore` makes another data directory from a backup"
+        ) from error
     sys.stdout.flush()
     raise typer.Exit(status)
 

@@ -134,7 +134,8 @@ def _opened(path: Path, ending: str, names: list[str]) -> tuple[list[str], Calla
     if ending == ".csv":
         import pyarrow.csv
 
-        stream = pyarrow.csv.open_csv(path)
+        empty_is_none = pyarrow.csv.ConvertOptions(strings_can_be_null=True, quoted_strings_can_be_null=False)
+        stream = pyarrow.csv.open_csv(path, convert_options=empty_is_none)
         return stream.schema.names, lambda: iter(stream)
     if ending in (".npy", ".npz"):
         return _numpy(path, ending, names)
@@ -277,6 +278,8 @@ def _numbers(column: Any, wanted: str) -> npt.NDArray[Any]:
 def _times(column: Any, unit: str) -> npt.NDArray[Any]:
     import pyarrow as pa
 
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):  # ISO 8601, of mixed precision
+        column = column.cast(pa.timestamp("ns"))
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         return _numbers(column.cast(pa.timestamp("ns", getattr(column.type, "tz", None))).cast(pa.int64()), "u8")
     if pa.types.is_floating(column.type):

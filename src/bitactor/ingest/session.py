@@ -205,8 +205,9 @@ class Session(Connection):
             self._token_sha256 = hashlib.sha256(hello.token).digest()
         identity = self._identify()
         if identity is None:
-            shown = "this token" if hello.token else "this certificate" if self._certificate else "no token at all"
-            raise ProtocolError(Code.AUTH_FAILED, f"nobody is known by {shown}")
+            shown = "token" if hello.token else "certificate" if self._certificate else None
+            text = f"nobody is known by this {shown}" if shown else "neither a token nor a certificate was shown"
+            raise ProtocolError(Code.AUTH_FAILED, text)
         if hello.producer and not identity.may_produce(hello.producer):
             text = f"{identity.name!r} may not send as {hello.producer!r}"
             raise ProtocolError(Code.PRODUCER_FORBIDDEN, text)

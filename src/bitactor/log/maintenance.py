@@ -169,6 +169,8 @@ def restore(source: Path | str, directory: Path | str) -> Copy:
     wrong with the backup; nothing is left then.
     """
     source, target = Path(source), Path(directory)
+    if source.is_dir() and not (source / database.FILE).is_file():
+        raise CorruptionError(source, f"no backup is here: it has no {database.FILE}")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} is there and not empty: restore into a new data directory, then serve that")
     partial = target.with_name(f"{target.name}.partial")
@@ -179,6 +181,8 @@ def restore(source: Path | str, directory: Path | str) -> Copy:
         else:
             with tarfile.open(source) as archive:
                 archive.extractall(partial, filter="data")
+            if not (partial / database.FILE).is_file():
+                raise CorruptionError(source, f"no backup is here: it has no {database.FILE}")
         SqliteLog.open(partial).close()
         found = verify(partial)
         if found.problems:

@@ -69,7 +69,7 @@ class SqliteLog:
         if durability not in _SYNCHRONOUS:
             raise ValueError(f"log.durability is {durability!r}: it is full, normal or off")
         if size_bytes_max is not None and size_bytes_max < SIZE_BYTES_MIN:
-            raise ValueError(f"log.size_max_bytes is {size_bytes_max}: {SIZE_BYTES_MIN} at least")
+            raise ValueError(f"log.size_bytes_max is {size_bytes_max}: {SIZE_BYTES_MIN} at least")
         directory = Path(directory)
         make_directories(directory, disk)
         lock = DirectoryLock(directory)
@@ -284,7 +284,7 @@ class SqliteLog:
             self.full = True
             self._refused += 1
             raise LogFullError(
-                f"{self.path} uses {self._size} of log.size_max_bytes = {self._size_bytes_max} bytes: a snapshot lets "
+                f"{self.path} uses {self._size} of log.size_bytes_max = {self._size_bytes_max} bytes: a snapshot lets "
                 "old records go; raise the maximum if this lasts"
             )
 

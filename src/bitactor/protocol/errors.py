@@ -115,7 +115,7 @@ _ROWS: Final = (
     (_C.IDLE_TIMEOUT, True, True, "nothing was received for too long", "send pings"),
     (_C.FRAME_TIMEOUT, True, True, "a message began and did not end in time", "send whole messages"),
     (_C.SLOW_READER, True, True, "what the service sends is not read", "read acks and outputs"),
-    (_C.LOG_FULL, True, True, "the log has reached its configured size", "raise log.size_max_bytes, or snapshot"),
+    (_C.LOG_FULL, True, True, "the log has reached its configured size", "raise log.size_bytes_max, or snapshot"),
     (_C.SHUTTING_DOWN, True, True, "the service stops", "reconnect"),
     (_C.NOT_READY, True, True, "the service starts or recovers", "try again"),
     (_C.OUTPUT_GONE, False, False, "outputs that are older than what the service keeps", "query, then read live"),

@@ -122,7 +122,12 @@ class Core:
             if start.state is not None:  # migrated: never to be done again from the former app's snapshot
                 newest = await self._do(self._snapshot_at, place)
         logger.info(
-            "recovered", extra={"snapshot": str(start.path), "signals": replayed.signals, "position": place.position}
+            "recovered",
+            extra={
+                "snapshot": None if start.path is None else str(start.path),
+                "signals": replayed.signals,
+                "position": place.position,
+            },
         )
         return place, newest
 

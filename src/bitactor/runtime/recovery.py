@@ -67,6 +67,10 @@ class RecoveryError(RuntimeError):
     """The data directory cannot be gone on from; the message says why, and what to do."""
 
 
+class OtherAppError(RecoveryError):
+    """The log holds records of another app, or of another release of this one, that this one cannot run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """Where recovery begins: a snapshot, or (path None) the log's first record with nothing before it."""
@@ -139,11 +143,17 @@ def start_of(path: Path, snapshot: "Snapshot") -> Start:
 def fit(start: Start, log: Readable, app: "App", said: dict[str, Any]) -> tuple[EngineState | None, list[str]]:
     """The state to begin with as this app's, and what was changed for that; (None, []): nothing to import.
 
+    RecoveryError for an app of another name: its actors would drop all that is here, by a slip of the command line.
     Migrated when the app changed where this snapshot lies. RecoveryError when the log goes on with records of the
     former app; StateError says what no migration is there for.
     """
     if start.state is None or start.app is None or start.app["fingerprint"] == said["fingerprint"]:
         return start.state, []
+    if start.app["name"] != said["name"]:
+        raise OtherAppError(
+            f"{log.path} is of the app {start.app['name']!r}, and the app given is {said['name']!r}: serve that one "
+            "from a data directory of its own (--data-dir); if it is the same app, it has to keep its name"
+        )
     if start.place.sequence < log.end().sequence:
         following = verify_record(next(iter(log.read(start.place.sequence))))
         if following.type != RecordType.APP or following.fingerprint != fingerprint_number(said["fingerprint"]):
@@ -210,9 +220,9 @@ def _app_of(raw: bytes | memoryview, log: Readable) -> dict[str, Any]:
     return said
 
 
-def _changed(former: dict[str, Any] | None, said: dict[str, Any], sequence: int, log: Readable) -> RecoveryError:
+def _changed(former: dict[str, Any] | None, said: dict[str, Any], sequence: int, log: Readable) -> OtherAppError:
     name, fingerprint = (former["name"], former["fingerprint"]) if former else ("?", "?")
-    return RecoveryError(
+    return OtherAppError(
         f"the log {log.path} holds records from {sequence} on of the app {name!r} with the fingerprint "
         f"{fingerprint[:16]}, and the app given is {said['name']!r} with {said['fingerprint'][:16]}: serve the former "
         "app once more and stop it (its last snapshot then covers the log), and serve this one after that"

@@ -18,13 +18,14 @@ from bitactor.log.reader import LogReader
 from bitactor.log.snapshots import SnapshotStore, load
 from bitactor.runtime import recovery
 from bitactor.runtime.app import describe
-from bitactor.runtime.recovery import RecoveryError, Start
+from bitactor.runtime.recovery import OtherAppError, RecoveryError, Start
 from bitactor.runtime.tables import Tables
 from bitactor.runtime.writer import Place
 from bitactor.state import EngineState, StateError
 
 if TYPE_CHECKING:
     from bitactor.actors import App
+    from bitactor.log.contract import End
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +47,32 @@ class Replay:
 def replay(directory: Path | str, app: "App", warn: Callable[[str], None]) -> Replay:
     """Apply the log to an engine in this thread, from its first record or the oldest snapshot that it goes on from.
 
-    A snapshot that is damaged, or of another app, is left out with a warning. RecoveryError, CorruptionError.
+    What lies before a change of the app is left out with a warning, and a damaged snapshot too. RecoveryError,
+    CorruptionError.
     """
     reader = LogReader(directory)
     first, end = reader.extent()
     starts = _starts(directory, end.sequence, warn)
-    at = Start(None, Place(0, 0, 0), None, None, Tables(), {})
-    if first.sequence:
-        if not starts or starts[0].place.sequence < first.sequence:
-            raise RecoveryError(
-                f"{reader.path} begins with record {first.sequence}, and no good snapshot covers what was before it: "
-                "restore a backup (bitactor log restore)"
-            )
-        at = starts.pop(0)
+    if not first.sequence:
+        starts.insert(0, Start(None, Place(0, 0, 0), None, None, Tables(), {}))
+    elif not starts or starts[0].place.sequence < first.sequence:
+        raise RecoveryError(
+            f"{reader.path} begins with record {first.sequence}, and no good snapshot covers what was before it: "
+            "restore a backup (bitactor log restore)"
+        )
+    while True:
+        try:
+            return _replay_from(starts, end, reader, app)
+        except OtherAppError as error:
+            if len(starts) < 2:
+                raise
+            warn(f"what lies before record {starts[1].place.sequence}: {error}")
+            starts = starts[1:]
+
+
+def _replay_from(starts: list[Start], end: "End", reader: LogReader, app: "App") -> Replay:
+    """Replay from the first of the starts, and compare with the others on the way."""
+    at, *starts = starts
     begun, signals, same, said = at.place, 0, {}, describe(app)
     with Engine(app, 0, clock="records") as engine:
         if at.state is not None:

@@ -136,7 +136,8 @@ class _Handler(logging.Handler):
                 fields["repeats"] = held_back
             self._line(record.created, record.levelname, record.name, record.getMessage(), fields)
         except Exception:  # noqa: BLE001
-            self.handleError(record)
+            if not self._stream.closed:
+                self.handleError(record)
 
     def close(self) -> None:
         """Tell what was held back; at the end of the process logging calls this."""
