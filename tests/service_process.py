@@ -24,10 +24,15 @@ from tests.service_oracle import stream
 APP = Path(__file__).parent / "service_app.py"
 
 
-def free_port():
-    """A port that was free a moment ago; the service binds it with SO_REUSEADDR."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+def held_port():
+    """A socket bound to a free port, so that nobody else is given it while the service is down.
+
+    It does not listen: connections are refused, and the service may bind the port beside it (both with SO_REUSEADDR).
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
 
 
 class Served:
@@ -35,7 +40,8 @@ class Served:
 
     def __init__(self, directory, app=APP, **flags):
         self.directory = Path(directory)
-        self.port = free_port()
+        self.holder = held_port()
+        self.port = self.holder.getsockname()[1]
         self.app = app
         self.flags = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
         self.process = None
@@ -66,7 +72,7 @@ class Served:
         assert line, f"it ended before it was ready ({self.process.wait()}): {self.error.read_text()[-2000:]}"
         return json.loads(line)
 
-    def died(self, crash_at, timeout_s=60):
+    def died(self, crash_at, timeout_s=240):
         """Wait until it was killed at that point, and see that this was why."""
         status = self.process.wait(timeout_s)
         self.process.stdout.close()
@@ -80,7 +86,7 @@ class Served:
         self.process.wait()
         self.process.stdout.close()
 
-    def stop(self, timeout_s=30):
+    def stop(self, timeout_s=120):
         """SIGTERM; the exit status."""
         self.process.send_signal(signal.SIGTERM)
         status = self.process.wait(timeout_s)
@@ -93,6 +99,7 @@ class Served:
     def __exit__(self, *_):
         if self.process is not None and self.process.poll() is None:
             self.kill()
+        self.holder.close()
 
 
 class Producer(threading.Thread):
@@ -105,6 +112,7 @@ class Producer(threading.Thread):
         self.random = random.Random(f"{seed} {name}")
         self.frame_max = frame_max
         self.acked = 0
+        self.heard = threading.Event()  # set with each acknowledgement; for others to clear
         self.connections = 0
         self.failure = None
         self.pause_s = 0.0  # between frames
@@ -119,6 +127,11 @@ class Producer(threading.Thread):
                     time.sleep(0.02)
         except BaseException as error:  # noqa: BLE001 (told to who waits for the thread)
             self.failure = error
+
+    def acknowledged(self, timeout_s=120):
+        """Wait until something more is acknowledged."""
+        self.heard.clear()
+        assert self.heard.wait(timeout_s), f"{self.label}: nothing acknowledged in {timeout_s} s: {self.failure!r}"
 
     def finished(self, timeout_s=120):
         self.join(timeout_s)
@@ -175,6 +188,7 @@ class Producer(threading.Thread):
             if isinstance(message, Ack):
                 assert self.acked <= message.next <= at or back
                 self.acked, limit = max(self.acked, message.next), message.limit
+                self.heard.set()
             else:  # an error, or close
                 raise EOFError(repr(message))  # noqa: TRY004
 

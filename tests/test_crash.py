@@ -68,13 +68,14 @@ def test_the_service_killed_at_each_crash_point_in_turn_loses_and_doubles_nothin
             producer.start()
         for point in points:
             at = f"{point}:{PASSINGS.get(point, 3)}"
-            served.start(at)
-            served.died(at)
+            connections = sum(producer.connections for producer in producers)
+            while sum(producer.connections for producer in producers) == connections:  # heartbeats alone pass it too
+                served.start(at)
+                served.died(at)
         served.start()
         served.ready()
         finish(producers, 20_000)
         assert served.stop() == 0
-        assert all(producer.connections > len(points) / 2 for producer in producers)
         check_everything(served, producers)
 
 
@@ -112,12 +113,13 @@ def test_the_service_killed_at_random_moments_loses_and_doubles_nothing(tmp_path
         producers = [Producer(served, name, 1_000_000, SEED, frame_max=30) for name in ("a", "b", "c", "d")]
         for producer in producers:
             producer.start()
-        for _ in range(rounds):
+        for turn in range(rounds):
             served.start()
-            if chance.random() < 0.4:  # while it starts or recovers
+            if turn and chance.random() < 0.4:  # while it starts or recovers
                 time.sleep(chance.random() * 1.0)
             else:
                 served.ready()
+                chance.choice(producers).acknowledged()
                 time.sleep(chance.random() * (1.0 if LONG else 0.5))
             served.kill()
         served.start()
