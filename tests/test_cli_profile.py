@@ -57,7 +57,7 @@ def test_columns_of_csv_and_parquet_become_signals_in_their_order_with_text_keys
     [
         ("none.csv", None, None, "none.csv: no such file"),
         ("a.txt", "x", None, "a.txt: give .npy, .parquet, .csv or .tsv"),
-        ("a.csv", "key,price\n1,2\n", None, "a.csv: no column 'value'; it has key, and needs key, value"),
+        ("a.csv", "key,price\n1,2\n", None, "a.csv: no column 'value'; it has key, price, and needs key, value"),
         ("a.csv", "key,value\n1,2\n", None, "and the app takes trade, note: say which with --kind"),
         ("a.csv", "key,value\n1,2\n", "trad", "the app declares no kind trad; it has trade, note, alert, fed"),
         ("a.csv", "kind,key,value\ntrade,1,2\nquote,1,2\n", None, "the app declares no kind quote"),

@@ -98,6 +98,21 @@ def test_what_is_acknowledged_survives_a_killed_service_once_and_outputs_go_on(s
         assert json.load(answer)
 
 
+@pytest.mark.slow
+def test_a_subscription_begins_when_it_is_made_not_when_it_is_first_read(service):
+    process = service()
+    with ba.Client(service.address, producer="c", **service.secrets) as client:
+        client.send_batch(ba.make_signals(1, np.full(1000, 7), np.ones(1000), 0, 7, n=1000))
+        client.flush(30)
+        with client.subscribe("even") as outputs:
+            client.send_batch(ba.make_signals(1, np.full(1000, 7), np.ones(1000), 0, 7, n=1000))
+            client.flush(30)
+            process.kill()  # also over a loss before anything was read
+            process.wait()
+            service()
+            assert outputs.read(20)["value"].tolist() == [2000.0]
+
+
 def send_and_flush(client):
     client.send_batch(ticks(1, 0))
     client.flush(30)

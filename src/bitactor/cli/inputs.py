@@ -53,10 +53,6 @@ def read(file: Path, app: "App", kind: str | None = None) -> npt.NDArray[Any]:
     if file.suffix not in {".parquet", ".csv", ".tsv"}:
         raise Failed(f"{file}: give .npy, .parquet, .csv or .tsv", USAGE)
     columns = _columns(file)
-    for name in ("key", "value"):
-        if name not in columns:
-            has = ", ".join(columns) or "none"
-            raise Failed(f"{file}: no column {name!r}; it has {has}, and needs key, value and perhaps kind, aux, time")
     if columns["key"].dtype.kind in "OUS":
         numbers = {text: text_key(str(text)) for text in np.unique(columns["key"])}
         columns["key"] = np.array([numbers[text] for text in columns["key"]], np.uint64)
@@ -93,6 +89,11 @@ def _columns(file: Path) -> dict[str, npt.NDArray[Any]]:
             relation = (
                 connection.read_parquet(str(file)) if file.suffix == ".parquet" else connection.read_csv(str(file))
             )
+            has = ", ".join(relation.columns)
+            for name in ("key", "value"):
+                if name not in relation.columns:
+                    wanted = "key, value and perhaps kind, aux, time"
+                    raise Failed(f"{file}: no column {name!r}; it has {has}, and needs {wanted}")
             found = relation.select(*(name for name in relation.columns if name in COLUMNS)).fetchnumpy()
         except duckdb.Error as error:
             raise Failed(f"{file}: {str(error).splitlines()[0]}") from error

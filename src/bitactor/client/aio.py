@@ -224,9 +224,9 @@ class AsyncClient:
         return self._last_ack()
 
     async def subscribe(self, kinds: Any, *, after: tuple[int, int] | None = None) -> AsyncIterator[Batch]:
-        """Outputs of some kinds over a connection of their own, as arrays: from now on, or after (position, index).
+        """Outputs of some kinds over a connection of their own, as arrays: from the first `anext` on, or after a place.
 
-        Reconnects by itself and goes on behind the last array that was given. As bitactor.client.Subscription.
+        after: (position, index). Reconnects by itself and goes on behind the last array that was given. As bitactor.client.Subscription.
         """
         self._check()
         chosen = kinds if isinstance(kinds, (list, tuple, set, frozenset)) else [kinds]

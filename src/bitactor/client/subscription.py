@@ -35,11 +35,17 @@ class Reading:
     def __init__(self, kinds: list[Kind], after: tuple[int, int] | None) -> None:
         self.kinds = tuple(kinds)
         self.last = after
+        self._begin: tuple[int, int] | None = None  # where "from now on" was, told by the first welcome
         self.dropped = 0
         types = {(kind.value, kind.aux) for kind in kinds}
         self.dtype = output_dtype(*types.pop()) if len(types) == 1 else OUTPUT_DTYPE
         self._inbox = Inbox()
         self._ready: deque[Batch] = deque()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the first outputs that will come are fixed: a service has said welcome."""
+        return self._begin is not None
 
     def hello(self, token: bytes) -> bytes:
         """The first bytes of a new connection."""
@@ -56,6 +62,7 @@ class Reading:
                     if message.rows:
                         self._ready.append(outputs_from_wire(message.rows, self.dtype))
                 case Welcome():
+                    self._begin = self._begin or (message.position, 0)
                     answer += self._request().encode()
                 case Ping():
                     answer += Pong(message.nonce).encode()
@@ -81,9 +88,10 @@ class Reading:
 
     def _request(self) -> Subscribe:
         numbers = tuple(kind.number for kind in self.kinds)
-        if self.last is None:
-            return Subscribe(_ID, numbers)
-        return Subscribe(_ID, numbers, self.last[0], self.last[1] + 1, live=False)
+        if self.last is not None:
+            return Subscribe(_ID, numbers, self.last[0], self.last[1] + 1, live=False)
+        assert self._begin is not None
+        return Subscribe(_ID, numbers, *self._begin, live=False)  # also after a loss: nothing in between is missed
 
 
 class Subscription:
@@ -102,6 +110,11 @@ class Subscription:
         self._closed = False
         self._heard = self._pinged = 0.0
         self._connect()
+        try:
+            self._wait_begun()
+        except BaseException:
+            self._drop()
+            raise
 
     @property
     def last(self) -> tuple[int, int] | None:
@@ -170,6 +183,15 @@ class Subscription:
             raise
         self._socket = sock
         self._heard = self._pinged = time.monotonic()
+
+    def _wait_begun(self) -> None:
+        """From now on means from here on, not from the first read on."""
+        deadline = time.monotonic() + CONNECT_S
+        while not self._reading.has_begun:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"{self._target.address}: no welcome within {CONNECT_S:g} s")
+            self._receive(left)
 
     def _receive(self, seconds: float) -> None:
         """Take what comes within so many seconds; ask when nothing came for long."""
