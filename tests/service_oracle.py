@@ -17,7 +17,7 @@ from bitactor.signals import OUTPUT_DTYPE
 
 @dataclass
 class Truth:
-    """What a log says. sent: by producer's number, its signals in the order of its sequence."""
+    """What a log says. sent: by producer's number, its signals in their order, from when it was forgotten last."""
 
     state: object
     outputs: np.ndarray
@@ -75,6 +75,7 @@ def truth_of(records, app):
                         names[key] = text
                     case ForgetProducer(id_):
                         del producers[id_]
+                        sent.pop(id_, None)
                     case EraseKey(key):
                         erased.append(key)
                         names.pop(key, None)

@@ -296,6 +296,7 @@ class Admission:
             self._forget_ahead(error)
         self._return(record)
         record.settle(error)
+        self._offer()  # what came in the new generation, while records of the old one were on their way back
 
     def fail(self, error: ProtocolError) -> None:
         """Nothing more becomes durable: tell everybody, admit nothing again."""

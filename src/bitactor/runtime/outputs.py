@@ -155,12 +155,15 @@ class OutputHub:
             return {"outputs": b"", "outputs_gone": np.zeros(2, "<u8").tobytes()}
 
         async def on_loop() -> dict[str, bytes]:
-            self.catch_up()
-            numbers = np.arange(self.first, self.count) % len(self._window)
-            kept = self._window[numbers].astype(_NATIVE.newbyteorder("<")).tobytes()
-            return {"outputs": kept, "outputs_gone": np.array(self.gone, "<u8").tobytes()}
+            return self._export()
 
         return asyncio.run_coroutine_threadsafe(on_loop(), self._loop).result()
+
+    def _export(self) -> dict[str, bytes]:
+        self.catch_up()
+        numbers = np.arange(self.first, self.count) % len(self._window)
+        kept = self._window[numbers].astype(_NATIVE.newbyteorder("<")).tobytes()
+        return {"outputs": kept, "outputs_gone": np.array(self.gone, "<u8").tobytes()}
 
     def restore(self, sections: Mapping[str, Any]) -> None:
         """Go on with an exported window, before attach; from a larger one the newest rows are kept."""

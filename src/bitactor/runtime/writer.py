@@ -6,6 +6,7 @@ append ends the service: nothing of it is acknowledged, and recovery reads what 
 """
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
@@ -100,6 +101,7 @@ class Writer:
         self._make_room = make_room
         self._refused_generation = -1
         self._queued = 0  # records on their way to the thread and back; the loop's thread alone
+        self._ended = False
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[OpenRecord | _Appended | _Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="bitactor writer", daemon=True)
@@ -122,9 +124,14 @@ class Writer:
             self._queue.put(record)
 
     def call(self, function: Callable[[], Any]) -> "Future[Any]":
-        """Call the function on the writer's thread between two records; not if cancelled before that. Any thread."""
+        """Call the function on the writer's thread between two records; not if cancelled before that. Any thread.
+
+        The future has a RuntimeError when the writer has ended, or ends before.
+        """
         future: Future[Any] = Future()
         self._queue.put(_Call(function, future))
+        if self._ended:
+            self._give_up()
         return future
 
     def stop(self) -> None:
@@ -149,22 +156,32 @@ class Writer:
     def _run(self) -> None:
         try:
             while (item := self._next()) is not None:
-                if isinstance(item, OpenRecord):
-                    self._write(item)
-                elif isinstance(item, _Appended):
-                    self._finish(item.record)
-                else:
-                    item.run()
+                self._do(item)
         except BaseException as error:  # noqa: BLE001  (whatever it is, nothing more may be acknowledged)
             self._tell(self._reports.failed, error)
-            while (item := self._queue.get()) is not None:
-                if isinstance(item, _Call) and item.future.set_running_or_notify_cancel():
-                    item.future.set_exception(RuntimeError("the service failed and writes nothing more"))
+        self._ended = True  # before the last look at the queue: who puts something there after it looks again
+        self._give_up()
 
     def _next(self) -> "OpenRecord | _Appended | _Call | None":
         while self._queue.empty() and self._log.tidy():
             pass
         return self._queue.get()
+
+    def _do(self, item: "OpenRecord | _Appended | _Call") -> None:
+        if isinstance(item, OpenRecord):
+            self._write(item)
+        elif isinstance(item, _Appended):
+            self._finish(item.record)
+        else:
+            item.run()
+
+    def _give_up(self) -> None:
+        """Tell who called that the writer has ended; the fate of records is told by `failed`."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                item = self._queue.get_nowait()
+                if isinstance(item, _Call) and item.future.set_running_or_notify_cancel():
+                    item.future.set_exception(RuntimeError("the service stops, or failed, and writes nothing more"))
 
     def _write(self, record: OpenRecord) -> None:
         if record.generation == self._refused_generation:
