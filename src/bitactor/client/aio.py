@@ -226,7 +226,8 @@ class AsyncClient:
     async def subscribe(self, kinds: Any, *, after: tuple[int, int] | None = None) -> AsyncIterator[Batch]:
         """Outputs of some kinds over a connection of their own, as arrays: from the first `anext` on, or after a place.
 
-        after: (position, index). Reconnects by itself and goes on behind the last array that was given. As bitactor.client.Subscription.
+        after: (position, index). Reconnects by itself and goes on behind the last array that was given. As
+        bitactor.client.Subscription.
         """
         self._check()
         chosen = kinds if isinstance(kinds, (list, tuple, set, frozenset)) else [kinds]
