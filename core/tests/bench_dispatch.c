@@ -42,9 +42,14 @@ typedef void (*one_fn)(counted *state, const ba_signal *signal);
   }
 ONE(one_0)
 ONE(one_1)
-ONE(one_2) ONE(one_3) ONE(one_4) ONE(one_5) ONE(one_6) ONE(one_7)
+ONE(one_2)
+ONE(one_3)
+ONE(one_4)
+ONE(one_5)
+ONE(one_6)
+ONE(one_7)
 
-    static const one_fn by_kind[KINDS] = {one_0, one_1, one_2, one_3, one_4, one_5, one_6, one_7};
+static const one_fn by_kind[KINDS] = {one_0, one_1, one_2, one_3, one_4, one_5, one_6, one_7};
 static const uint16_t kinds[KINDS] = {1, 2, 3, 4, 5, 6, 7, 8};
 static const uint8_t zero[sizeof(counted)];
 
