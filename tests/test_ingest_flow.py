@@ -437,3 +437,18 @@ def test_a_connection_that_is_lost_while_it_opens_holds_nothing():
         running.on_loop(lambda: [session.channel.abort() for session in running.server._sessions])
         running.until(lambda: running.server.counters.connections == 0)
         running.until(lambda: admission.cancelled)
+
+
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_a_server_stops_although_a_peer_has_gone_that_very_moment(loop):
+    with Serving(loop=loop) as running:
+        peer = Peer(running.port)
+        peer.hello()
+
+        def gone_unseen():  # the loop has no turn between the peer's end and the goodbye
+            peer.socket.close()  # so the goodbye is answered by a reset, before the output is ended
+            running._stop.set()
+            (session,) = running.server._sessions
+            session.finish(Close())
+
+        running.on_loop(gone_unseen)

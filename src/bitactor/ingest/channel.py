@@ -146,7 +146,10 @@ class Channel(asyncio.BufferedProtocol):
 
     def _end_output(self) -> None:
         if not self.transport.is_closing():
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # the peer has reset the connection, and the loop does not know yet
+                self.abort()
 
 
 Accept = Callable[[Channel], Receiver | None]
