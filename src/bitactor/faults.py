@@ -66,10 +66,14 @@ def point(name: str) -> None:
         _armed.passing(name)
 
 
+class FaultsSetError(RuntimeError):
+    """A crash point is set where no test runs; the message says how to unset it."""
+
+
 def refuse_in_production() -> None:
-    """RuntimeError when a crash point is set without BITACTOR_TEST_FAULTS=1: no service runs like that by accident."""
+    """FaultsSetError when a crash point is set without BITACTOR_TEST_FAULTS=1: no service runs like that by accident."""
     if _armed and os.environ.get("BITACTOR_TEST_FAULTS") != "1":
-        raise RuntimeError(
+        raise FaultsSetError(
             f"BITACTOR_CRASH_AT={_armed.name}:{_armed.at} would kill this service: unset it, or set "
             "BITACTOR_TEST_FAULTS=1 as well if this is a test"
         )
