@@ -21,21 +21,6 @@ from tests.collector import collector
 __all__ = ["collector"]  # a fixture
 
 
-@pytest.fixture(autouse=True)
-def logging_as_it_was():
-    """What setup changes is put back: pytest has handlers of its own."""
-    root = logging.getLogger()
-    names = ("uvicorn", "uvicorn.error", "uvicorn.access", "asyncio")
-    before = root.handlers[:], root.level, threading.excepthook, [logging.getLogger(name).level for name in names]
-    yield
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
-    threading.excepthook = before[2]
-    for name, level in zip(names, before[3], strict=True):
-        logging.getLogger(name).setLevel(level)
-    logging.captureWarnings(False)
-
-
 def lines(stream):
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 

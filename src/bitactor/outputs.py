@@ -59,6 +59,21 @@ class Subscription:
         """Outputs this subscription lost because it was full, with full="drop" or while the engine closed."""
         return int(self._core.dropped)
 
+    def fileno(self) -> int:
+        """A descriptor for poll or an event loop; readable after `has_news` said False and something came.
+
+        Then call `clear_news`, and read until `has_news` says False again. -1 when there is none.
+        """
+        return int(self._core.fd)
+
+    def has_news(self) -> bool:
+        """Whether there is something to read, or the end; False: the descriptor will tell. The reader's thread."""
+        return bool(self._core._arm())
+
+    def clear_news(self) -> None:
+        """Make the descriptor unreadable until the next news. The reader's thread."""
+        self._core._drain_fd()
+
     def close(self) -> None:
         """Stop reading. What is unread is gone; shards that waited for this reader go on."""
         self._core._cancel()
@@ -79,18 +94,18 @@ class Subscription:
         while (batch := self.read(timeout=0)) is not None:
             if len(batch):
                 yield batch
-            elif not self._core._arm():
+            elif not self.has_news():
                 await self._readable(loop)
 
     async def _readable(self, loop: asyncio.AbstractEventLoop) -> None:
         ready = loop.create_future()
-        fd = self._core.fd
+        fd = self.fileno()
         loop.add_reader(fd, _set, ready)
         try:
             await ready
         finally:
             loop.remove_reader(fd)
-            self._core._drain_fd()
+            self.clear_news()
 
 
 class Dispatcher:
@@ -144,7 +159,7 @@ class Dispatcher:
             busy = False
             for call in calls:
                 busy = self._deliver(call) or busy
-            if not busy and not any([subscription._core._arm() for subscription, _ in calls]):  # noqa: C419  (arm each)
+            if not busy and not any([subscription.has_news() for subscription, _ in calls]):  # noqa: C419  (arm each)
                 self._wait([subscription for subscription, _ in calls])
 
     def _deliver(self, call: tuple[Subscription, Callable[[Batch], object]]) -> bool:
@@ -165,12 +180,12 @@ class Dispatcher:
 
     def _wait(self, subscriptions: list[Subscription]) -> None:
         poll = select.poll()
-        for fd in [self._news, *(subscription._core.fd for subscription in subscriptions)]:
+        for fd in [self._news, *(subscription.fileno() for subscription in subscriptions)]:
             if fd >= 0:
                 poll.register(fd, select.POLLIN)
         poll.poll()
         for subscription in subscriptions:
-            subscription._core._drain_fd()
+            subscription.clear_news()
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._news)
 

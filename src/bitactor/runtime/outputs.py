@@ -91,7 +91,7 @@ class OutputHub:
         """Read this engine's outputs, from the next step on."""
         if self.kinds:
             self._subscription = engine.subscribe(self.kinds, capacity=1 << 16)
-            self._fd = self._subscription._core.fd
+            self._fd = self._subscription.fileno()
             self._loop.add_reader(self._fd, self._readable)
             self._drain()
 
@@ -173,20 +173,16 @@ class OutputHub:
         if self.kinds:
             self._keep(rows)
 
-    def begin_at(self, position: int) -> None:
-        """No output before that position is known."""
-        self.gone = (position, 0)
-
     def _readable(self) -> None:
         assert self._subscription is not None
-        self._subscription._core._drain_fd()
+        self._subscription.clear_news()
         self._drain()
 
     def _drain(self) -> None:
         for _ in range(_BATCHES_AT_ONCE):
             if self._subscription is None:
                 return
-            if not self._take() and not self._subscription._core._arm():
+            if not self._take() and not self._subscription.has_news():
                 break
         else:
             self._loop.call_soon(self._drain)
