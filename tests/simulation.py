@@ -255,7 +255,7 @@ class Client:
     def refused(self, error):
         world = self.world
         expected = EXPECTED | ({Code.INTERNAL} if world.process.failures else set())
-        expected |= {Code.SEQUENCE_GAP} if self.name in world.forgotten else set()
+        expected |= {Code.SEQUENCE_GAP} if self.name in world.forgotten | world.rivals else set()
         assert error.code in expected, f"{self.name}: {error}"
         self.leave()
         if error.code in (Code.SUPERSEDED, Code.FENCED, Code.SEQUENCE_GAP):
