@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 import bitactor as ba
+from bitactor import faults
 from bitactor.log.contract import FatalLogError
 from bitactor.protocol.errors import Code, ProtocolError
 from bitactor.protocol.frames import FrameError, encode_frame, kind_set
 from bitactor.protocol.messages import Hello, Name, Subscribe
 from bitactor.runtime.core import Core
+from bitactor.runtime.recovery import RecoveryError
 from bitactor.runtime.writer import SIGNALS_AT_ONCE
 from tests.service_app import app
 from tests.service_oracle import assert_same_state, read_log, stream, truth_of
@@ -507,6 +509,86 @@ def test_state_that_lost_signals_for_want_of_memory_is_never_kept(tmp_path):
             assert session.lost[0] == Code.INTERNAL
             assert not core.snapshots.newest
             del core.engine.export_state
+
+    on_loop(body)
+
+
+def short_of_memory(engine):
+    """The engine says from now on that it dropped three emits for want of memory."""
+    read = type(engine).statistics
+
+    def statistics():
+        figures = read(engine)
+        figures.emits_dropped["no_memory"] += 3
+        return figures
+
+    engine.statistics = statistics
+
+
+def test_a_signal_lost_for_want_of_memory_ends_the_service_without_waiting_for_a_snapshot(tmp_path, monkeypatch):
+    monkeypatch.setattr("bitactor.runtime.core._WATCH_S", 0.01)
+
+    async def body():
+        async with serving(settings_of(tmp_path), snapshot=False) as core:
+            session = await Session(core, "a").open()
+            await asyncio.sleep(0.05)
+            assert core.failures == []
+            short_of_memory(core.engine)
+            async with asyncio.timeout(10):
+                while not core.failures:
+                    await asyncio.sleep(0.01)
+            assert "3 signals were dropped for want of memory" in core.failures[0]
+            assert session.lost[0] == Code.INTERNAL
+
+    on_loop(body)
+
+
+def test_a_replay_that_lacked_memory_is_not_served(tmp_path, monkeypatch):
+    async def write():
+        async with serving(settings_of(tmp_path), snapshot=False) as core:
+            session = await Session(core, "a").open()
+            session.send(stream("a", 100), 0)
+            await session.acked(100)
+
+    async def read():
+        with pytest.raises(RecoveryError, match="dropped for want of memory: give the process more"):
+            async with serving(settings_of(tmp_path)):
+                pass
+
+    on_loop(write)
+    begin = Core._make_engine
+
+    def made(core):
+        engine = begin(core)
+        short_of_memory(engine)
+        return engine
+
+    monkeypatch.setattr(Core, "_make_engine", made)
+    on_loop(read)
+
+
+def test_room_is_made_while_a_snapshot_of_the_same_place_is_written(tmp_path, monkeypatch):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def point(name):
+        if name == "snapshot.written" and threading.current_thread().name.startswith("bitactor snapshots"):
+            begun.set()
+            go_on.wait(20)
+
+    monkeypatch.setattr(faults, "point", point)
+
+    async def body():
+        async with serving(settings_of(tmp_path), snapshot=False) as core:
+            session = await Session(core, "a").open()
+            session.send(stream("a", 100), 0)
+            await session.acked(100)
+            taking = asyncio.create_task(core.snapshots.take())
+            await asyncio.to_thread(begun.wait, 20)
+            making = asyncio.wrap_future(core.writer.call(core.snapshots.make_room))
+            await asyncio.sleep(0.1)  # long enough to have removed the other's file
+            go_on.set()
+            await asyncio.gather(taking, making)
+            assert (core.snapshots.taken, core.snapshots.failures) == (2, 0)
 
     on_loop(body)
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _BUILDERS: Final = 3
 _RECORD_BYTES_MIN: Final = 384 << 10  # the longest frame or message fits an empty record
 _FULL_RETRY_S: Final = 1.0
+_WATCH_S: Final = 1.0
 
 logger = logging.getLogger("bitactor.runtime")
 
@@ -116,6 +117,9 @@ class Core:
                 log.read(start.place.sequence), start, app=self.app, said=self.said, engine=self.engine, log=log
             )
         )  # fmt: skip
+        await self._do(self.engine.flush)
+        if lost := self._lost():
+            raise recovery.RecoveryError(str(_short_of_memory(lost)))
         self.replayed, place, newest = replayed.signals, replayed.place, None
         if replayed.app is None or replayed.app["fingerprint"] != self.said["fingerprint"]:
             place = await self._do(recovery.open_log_with, log, self.said, place)
@@ -190,10 +194,24 @@ class Core:
                 failed=lambda error: logger.error("a snapshot failed; the log still holds everything: %s", error),
             )  # fmt: skip
             self._tasks.append(asyncio.create_task(self.snapshots.run()))
+        self._tasks.append(asyncio.create_task(self._watch_memory()))
         if reads_wall_time(self.app):
             self._tasks.append(asyncio.create_task(self._heartbeats(settings.limits.heartbeat_s)))
 
     # --- while it runs ---
+
+    async def _watch_memory(self) -> None:
+        """End the service soon after a signal was dropped for want of memory: what it shows is not the log's state."""
+        while True:
+            if lost := self._lost():
+                self._broken(_short_of_memory(lost))
+                return
+            await asyncio.sleep(_WATCH_S)
+
+    def _lost(self) -> int:
+        """Signals and emits dropped for want of memory."""
+        engine = self.engine.statistics()
+        return engine.dropped["no_memory"] + engine.emits_dropped["no_memory"]
 
     async def _heartbeats(self, every_s: float) -> None:
         """Records without signals, so that wall time goes on for actors that see it."""
@@ -236,8 +254,7 @@ class Core:
         boundary = copy_boundary(self.engine, self.tables, self.hub, self.log, self.writer.place, buffers)
         counters = boundary.state.counters
         if lost := counters["dropped.no_memory"] + counters["emits_dropped.no_memory"]:
-            # The one kind of drop that no replay would make again: this state is not the log's, so it is not kept.
-            error = MemoryError(f"{lost} signals were dropped for want of memory: give the process more and replay")
+            error = _short_of_memory(lost)
             asyncio.run_coroutine_threadsafe(self._break(error), self._loop)
             raise error
         return boundary
@@ -279,3 +296,8 @@ class Core:
 
     async def _do(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._work, function, *arguments)
+
+
+def _short_of_memory(lost: int) -> MemoryError:
+    """Why the service ends: the one kind of drop that no replay would make again, so this state is not the log's."""
+    return MemoryError(f"{lost} signals were dropped for want of memory: give the process more and replay")

@@ -5,6 +5,7 @@ One at a time. The log is kept from the oldest snapshot kept on, so that recover
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -128,6 +129,7 @@ class Snapshots:
         self._room_made_for = -1  # the sequence of the log's end when room was made last
         self._failed_at = -_RETRY_S
         self._lock = asyncio.Lock()
+        self._files = threading.Lock()  # one thread at a time writes files: they share names until they are whole
         self._thread = ThreadPoolExecutor(1, "bitactor snapshots")
 
     async def take(self) -> SnapshotInfo:
@@ -138,7 +140,7 @@ class Snapshots:
                 loop = asyncio.get_running_loop()
                 buffers = await loop.run_in_executor(self._thread, self._prepare)
                 boundary = await asyncio.wrap_future(self._call(lambda: self._copy(buffers)))
-                info = await loop.run_in_executor(self._thread, write_snapshot, self._store, boundary, self._app)
+                info = await loop.run_in_executor(self._thread, self._write, boundary)
                 await loop.run_in_executor(self._thread, self._retain)
             except Exception:
                 self.failures += 1
@@ -172,7 +174,7 @@ class Snapshots:
         if sequence == self._room_made_for or time.monotonic() - self._failed_at < _RETRY_S:
             return
         try:
-            info = write_snapshot(self._store, self._copy(None), self._app)
+            info = self._write(self._copy(None))
             self._store.load(self._store.latest()[0])
             self._log.truncate_before(info.sequence)
             while self._log.tidy():
@@ -198,6 +200,11 @@ class Snapshots:
     def close(self) -> None:
         """Wait for a snapshot that is being written."""
         self._thread.shutdown()
+
+    def _write(self, boundary: Boundary) -> SnapshotInfo:
+        """The snapshot thread, or the writer's, which then waits for that one's file."""
+        with self._files:
+            return write_snapshot(self._store, boundary, self._app)
 
     def _note(self, info: SnapshotInfo) -> None:
         self.newest, self._newest_at = info, time.time()
