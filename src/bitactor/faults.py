@@ -71,7 +71,7 @@ class FaultsSetError(RuntimeError):
 
 
 def refuse_in_production() -> None:
-    """FaultsSetError when a crash point is set without BITACTOR_TEST_FAULTS=1: no service runs like that by accident."""
+    """FaultsSetError when a crash point is set without BITACTOR_TEST_FAULTS=1: no service runs so by accident."""
     if _armed and os.environ.get("BITACTOR_TEST_FAULTS") != "1":
         raise FaultsSetError(
             f"BITACTOR_CRASH_AT={_armed.name}:{_armed.at} would kill this service: unset it, or set "
