@@ -55,7 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(("ingest", "cluster"), _SERVED),
     "runtime": _RUNTIME,
     "admin": {*_RUNTIME, "runtime"},
-    "cli": {*_RUNTIME, "runtime", "admin", "client"},
+    "cli": {*_RUNTIME, "runtime", "admin", "client", "validation"},
     "__main__": {"cli"},
     "validation": {"client", "testing"},
 }
