@@ -5,10 +5,10 @@ It shares no code with the package: tests compare the two. A refusal is Refused(
 
 U64 = 2**64 - 1
 NAMES_MAX = 1024
-TYPES = {2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 32, 33, 34}
+TYPES = {2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 32, 33, 34}
 LIMITS = {2: 4096, 3: 1 << 20, 10: 1 << 20}
 CODES = {*range(1, 13), *range(20, 34), *range(40, 51)}
-LOGGED = {1, 11, 32, 33, 34}
+LOGGED = {1, 11, 15, 32, 33, 34}
 
 
 class Refused(Exception):
@@ -155,6 +155,32 @@ def outputs(f):
     return id_, count, f.u(8), bytes(f.take(48 * count))
 
 
+def part(f):
+    fields = [f.u(8), f.u(4)]
+    if f.u(4):
+        raise Refused("flags", f.began)
+    begin, end = f.u(8), f.u(8)
+    if not begin < end <= begin + 8192:
+        raise Refused("field", f.began)
+    fields += [begin, end, f.u(8)]
+    if fields[-1] > end:
+        raise Refused("field", f.began)
+    fields.append(f.u(8))
+    if fields[-1] > begin:
+        raise Refused("field", f.began)
+    fields += [f.u(8)]
+    count = f.u(4)
+    if count > end - begin:
+        raise Refused("count", f.began)
+    offsets, at = f.take(2 * count), f.began
+    for i in range(count):
+        if number(offsets, 2 * i, 2) >= end - begin or (
+            i and number(offsets, 2 * i - 2, 2) >= number(offsets, 2 * i, 2)
+        ):
+            raise Refused("field", at + 2 * i)
+    return *fields, bytes(offsets)
+
+
 LAYOUTS = {
     2: hello,
     3: welcome,
@@ -167,6 +193,7 @@ LAYOUTS = {
     10: outputs,
     11: lambda f: (f.u(8), f.text()),
     12: lambda f: (f.u(4),),
+    15: part,
     32: lambda f: (f.u(8), f.u(4), f.text(), f.text()),
     33: lambda f: (f.u(8),),
     34: lambda f: (f.u(8),),

@@ -11,6 +11,7 @@ from bitactor.protocol.frames import refusal
 from bitactor.schema import Kind
 
 KINDS = (Kind("trade", 1, "f8", "u4"), Kind("fill", 65535, "u8", "f4"))
+PART = m.Part(7, 2, 1000, 1004, 1003, 990, 0b1001, bytes.fromhex("000000010003"))
 EXAMPLES = [
     m.Hello("desk-1", 3, takeover=True, token=b"\0secret", client="test"),
     m.Hello(),
@@ -29,6 +30,8 @@ EXAMPLES = [
     m.Producer(1, 2, "desk", "desk-1"),
     m.ForgetProducer(9),
     m.EraseKey(2**63),
+    PART,
+    m.Part(2**64 - 1, 2**32 - 1, 2**64 - 2, 2**64 - 1, 2**64 - 1, 2**64 - 2, 2**64 - 1, b""),
 ]
 
 
@@ -129,6 +132,16 @@ def patched(message, at, data):
         (m.Subscribe(1, (1,)), 22, b"\0\2", Code.LENGTH, 40),
         (m.Outputs(1, 0, b""), 20, b"\xff\xff\xff\xff", Code.COUNT, 20),
         (m.Outputs(1, 0, b""), 20, b"\0\0\0\1", Code.LENGTH, 32),
+        (PART, 31, b"\1", Code.FLAGS, 28),
+        (PART, 46, b"\3\xe8", Code.FIELD, 40),  # no signal
+        (PART, 46, b"\x23\xe9", Code.FIELD, 40),  # 8,193 signals
+        (PART, 54, b"\3\xed", Code.FIELD, 48),
+        (PART, 62, b"\3\xe9", Code.FIELD, 56),
+        (PART, 75, b"\5", Code.COUNT, 72),
+        (PART, 75, b"\4", Code.LENGTH, 76),
+        (PART, 75, b"\2", Code.LENGTH, 80),
+        (PART, 79, b"\0", Code.FIELD, 78),  # not ascending
+        (PART, 81, b"\4", Code.FIELD, 80),  # past the end
     ],
 )
 def test_a_field_that_cannot_be_is_refused_at_its_place(message, at, data, code, offset):
@@ -156,8 +169,16 @@ def test_what_has_no_place_in_a_message_is_not_encoded():
         m.Subscribe(1, (65536,)),
         m.Outputs(1, 0, bytes(47)),
         m.Outputs(1, 0, bytes(48 * 21846)),
+        m.Part(1, 0, 0, 0, 0, 0, 0, b""),
+        m.Part(1, 0, 0, 8193, 0, 0, 0, b""),
+        m.Part(1, 0, 0, 1, 2, 0, 0, b""),
+        m.Part(1, 0, 0, 1, 0, 1, 0, b""),
+        m.Part(1, 0, 0, 1, 0, 0, 2**64, b""),
+        m.Part(1, 0, 0, 1, 0, 0, 0, b"\0"),
+        m.Part(1, 0, 0, 1, 0, 0, 0, b"\0\1"),
+        m.Part(1, 0, 0, 2, 0, 0, 0, b"\0\1\0\1"),
     ]:
-        with pytest.raises(ValueError, match=r"bytes|no place"):
+        with pytest.raises(ValueError, match=r"bytes|no place|no part|no ascending"):
             message.encode()
 
 

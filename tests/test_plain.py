@@ -27,7 +27,19 @@ kinds = st.builds(
     st.sampled_from(["f8", "i8", "u8"]),
     st.sampled_from(["u4", "i4", "f4"]),
 )
+
+
+@st.composite
+def parts(draw):
+    size = draw(st.integers(1, 20) | st.just(8192))
+    begin = draw(st.integers(0, 2**64 - 1 - size) | st.just(2**64 - 1 - size))
+    offsets = np.array(sorted(draw(st.sets(st.integers(0, size - 1), max_size=9))), ">u2").tobytes()
+    after, floor = draw(st.integers(0, begin + size)), draw(st.integers(0, begin))
+    return m.Part(draw(u8), draw(u4), begin, begin + size, after, floor, draw(u8), offsets)
+
+
 logged = st.one_of(
+    parts(),
     st.builds(m.Name, u8, texts),
     st.builds(m.Producer, u8, u4, texts, texts),
     st.builds(m.ForgetProducer, u8),

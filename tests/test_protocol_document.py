@@ -43,6 +43,7 @@ EXAMPLES = {
     "producer": m.Producer(PRODUCER, 2, "desk", "desk-1"),
     "forget-producer": m.ForgetProducer(PRODUCER),
     "erase-key": m.EraseKey(42),
+    "part": m.Part(PRODUCER, 2, 1000, 1004, 1000, 990, 0b1001, bytes.fromhex("00000003")),
 }
 
 

@@ -82,14 +82,14 @@ static size_t make(uint64_t state) {
                          .length = BA_RECORD_HEADER,
                          .signals_max = BA_RECORD_SIGNALS};
   static const uint8_t types[] = {BA_MESSAGE_NAME, BA_MESSAGE_PRODUCER, BA_MESSAGE_FORGET_PRODUCER,
-                                  BA_MESSAGE_ERASE_KEY};
+                                  BA_MESSAGE_ERASE_KEY, BA_MESSAGE_PART};
   for (uint64_t items = ba_mix64(state) % 5; items; items--) {
     uint64_t random = ba_mix64(state + items);
     if (random & 1) {
       uint8_t *at = bytes + open.length, payload = (uint8_t)(random >> 8);
       memset(at, (int)items, BA_MESSAGE_HEAD + (size_t)payload);
       memcpy(at, "BAF1\1", 5);
-      at[5] = types[random >> 16 & 3];
+      at[5] = types[(random >> 16) % sizeof types];
       at[6] = at[7] = 0;
       ba_put_be32(at + 8, payload);
       open.length += BA_MESSAGE_HEAD + (size_t)payload;

@@ -95,8 +95,8 @@ enum ba_record_result ba_record_decode(const uint8_t *bytes, size_t n, ba_record
 }
 
 static bool may_be_logged(uint8_t type) {
-  return type == BA_MESSAGE_FRAME || type == BA_MESSAGE_NAME || type == BA_MESSAGE_PRODUCER ||
-         type == BA_MESSAGE_FORGET_PRODUCER || type == BA_MESSAGE_ERASE_KEY;
+  return type == BA_MESSAGE_FRAME || type == BA_MESSAGE_NAME || type == BA_MESSAGE_PART ||
+         type == BA_MESSAGE_PRODUCER || type == BA_MESSAGE_FORGET_PRODUCER || type == BA_MESSAGE_ERASE_KEY;
 }
 
 enum ba_record_result ba_record_item(const uint8_t *bytes, size_t n, size_t at, uint8_t *type, size_t *length,

@@ -1,6 +1,7 @@
 /* Partition numbers and kinds of many signals at once. Pure functions; any thread may call them at any time. */
 #include <bitactor/cpu.h>
 #include <bitactor/signal.h>
+#include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -29,13 +30,29 @@ static uint32_t survey_plain(const ba_signal *signals, size_t n, uint8_t *parts)
 
 #if defined(__x86_64__)
 
+#define AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq")))
+
+/* ba_mix64 of eight keys. */
+AVX512 static inline __m512i mix_avx512(__m512i key) {
+  key = _mm512_xor_si512(key, _mm512_srli_epi64(key, 33));
+  key = _mm512_mullo_epi64(key, _mm512_set1_epi64((long long)UINT64_C(0xff51afd7ed558ccd)));
+  key = _mm512_xor_si512(key, _mm512_srli_epi64(key, 33));
+  key = _mm512_mullo_epi64(key, _mm512_set1_epi64((long long)UINT64_C(0xc4ceb9fe1a85ec53)));
+  return _mm512_xor_si512(key, _mm512_srli_epi64(key, 33));
+}
+
+AVX512 static void lanes_avx512(const uint8_t *keys, size_t n, uint64_t mask, uint8_t *out) {
+  const __m512i masks = _mm512_set1_epi64((long long)mask);
+  for (size_t i = 0; i + 8 <= n; i += 8) {
+    const __m512i key = _mm512_and_si512(mix_avx512(_mm512_loadu_si512(keys + 8 * i)), masks);
+    _mm_storel_epi64((__m128i *)(void *)(out + i), _mm512_cvtepi64_epi8(key));
+  }
+}
+
 /* Eight signals at a time: four loads, of which the keys are gathered by two permutations, and the first words compared
  * where they lie. */
-__attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))) static uint32_t survey_avx512(const ba_signal *signals,
-                                                                                            size_t n, uint8_t *parts) {
+AVX512 static uint32_t survey_avx512(const ba_signal *signals, size_t n, uint8_t *parts) {
   const __m512i keys_of = _mm512_setr_epi64(1, 5, 9, 13, 1, 5, 9, 13);
-  const __m512i first_multiplier = _mm512_set1_epi64((long long)UINT64_C(0xff51afd7ed558ccd));
-  const __m512i second_multiplier = _mm512_set1_epi64((long long)UINT64_C(0xc4ceb9fe1a85ec53));
   const uint32_t word = (uint32_t)signals[0].flags << 16 | signals[0].kind;
   const __m512i same = _mm512_set1_epi32((int)word);
   __m512i other = _mm512_setzero_si512();
@@ -45,12 +62,7 @@ __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq"))) static uint32_t su
     const __m512i a = _mm512_loadu_si512(signals + i), b = _mm512_loadu_si512(signals + i + 2);
     const __m512i c = _mm512_loadu_si512(signals + i + 4), d = _mm512_loadu_si512(signals + i + 6);
     const __m512i low = _mm512_permutex2var_epi64(a, keys_of, b), high = _mm512_permutex2var_epi64(c, keys_of, d);
-    __m512i key = _mm512_mask_blend_epi64(0xf0, low, high);
-    key = _mm512_xor_si512(key, _mm512_srli_epi64(key, 33));
-    key = _mm512_mullo_epi64(key, first_multiplier);
-    key = _mm512_xor_si512(key, _mm512_srli_epi64(key, 33));
-    key = _mm512_mullo_epi64(key, second_multiplier);
-    key = _mm512_xor_si512(key, _mm512_srli_epi64(key, 33));
+    __m512i key = mix_avx512(_mm512_mask_blend_epi64(0xf0, low, high));
     key = _mm512_and_si512(key, _mm512_set1_epi64(BA_PARTITIONS - 1));
     _mm_storel_epi64((__m128i *)(void *)(parts + i), _mm512_cvtepi64_epi8(key));
     other = _mm512_ternarylogic_epi64(other, a, same, 0xf6); /* other | (a ^ same) */
@@ -77,4 +89,20 @@ uint32_t ba_survey(const ba_signal *signals, size_t n, uint8_t *parts) {
 
 void ba_partitions(const ba_signal *signals, size_t n, uint8_t *parts) {
   if (n) (void)ba_survey(signals, n, parts);
+}
+
+void ba_lanes(const void *keys, ptrdiff_t stride, size_t n, uint32_t lanes, uint8_t *out) {
+  const uint8_t *at = keys;
+  size_t i = 0;
+#if defined(__x86_64__)
+  if (stride == sizeof(uint64_t) && ba_cpu_level() == BA_CPU_AVX512) {
+    lanes_avx512(at, n, lanes - 1, out);
+    i = n & ~(size_t)7;
+  }
+#endif
+  for (; i < n; i++) {
+    uint64_t key;
+    memcpy(&key, at + (ptrdiff_t)i * stride, sizeof key);
+    out[i] = (uint8_t)(ba_mix64(key) & (lanes - 1));
+  }
 }

@@ -43,8 +43,30 @@ static void every_length_is_surveyed_as_the_formula_says(void) {
   }
 }
 
+/* Keys side by side and keys of signals, forwards and backwards, any number of them. */
+static void lanes_are_partitions_modulo_their_number(void) {
+  static uint64_t keys[100];
+  static ba_signal signals[100];
+  uint8_t out[101];
+  for (size_t i = 0; i < 100; i++) keys[i] = signals[i].key = ba_mix64(i + 7);
+  for (uint32_t lanes = 1; lanes <= BA_PARTITIONS; lanes *= 2) {
+    for (size_t n = 0; n <= 100; n++) {
+      out[n] = 0xa5;
+      ba_lanes(keys, 8, n, lanes, out);
+      for (size_t i = 0; i < n; i++) CHECK(out[i] == ba_partition(keys[i]) % lanes, "key %zu of %zu", i, n);
+      ba_lanes(&signals[0].key, sizeof *signals, n, lanes, out);
+      for (size_t i = 0; i < n; i++) CHECK(out[i] == ba_partition(keys[i]) % lanes, "signal %zu of %zu", i, n);
+      if (n) ba_lanes(&keys[n - 1], -8, n, lanes, out);
+      for (size_t i = 0; i < n; i++)
+        CHECK(out[i] == ba_partition(keys[n - 1 - i]) % lanes, "backwards %zu of %zu", i, n);
+      CHECK(out[n] == 0xa5, "wrote past %zu", n);
+    }
+  }
+}
+
 int main(void) {
   every_length_is_surveyed_as_the_formula_says();
+  lanes_are_partitions_modulo_their_number();
   ba_signal signals[VECTORS] = {0};
   uint8_t parts[VECTORS];
   for (int i = 0; i < VECTORS; i++) signals[i].key = vectors[i].key;

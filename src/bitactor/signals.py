@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from bitactor._core._codec import from_be, to_be
+from bitactor._core._codec import from_be, lanes_into, to_be
 
 _NAMES: Final = ("kind", "flags", "aux", "key", "time", "value")
 
@@ -27,6 +27,8 @@ def signal_dtype(value: str = "f8", aux: str = "u4") -> "np.dtype[np.void]":
 
 
 SIGNAL_DTYPE: Final = signal_dtype()
+
+PARTITIONS: Final = 64  # frozen, see docs/adr/0003-partition-hash.md
 
 # What a subscription delivers, 48 bytes: a signal, and where it stands among the outputs.
 OUTPUT_DTYPE: Final = np.dtype([*((n, SIGNAL_DTYPE[n]) for n in _NAMES), ("position", "u8"), ("index", "u8")])
@@ -117,6 +119,30 @@ def text_key(text: str) -> int:
     table of names where that matters. For example text_key("AAPL") == 0x6b4aff72f6bfebf4.
     """
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+def partition_of(keys: npt.ArrayLike) -> npt.NDArray[np.uint8]:
+    """The partition of each key, 0 to 63 (docs/adr/0003-partition-hash.md). Keys as in lanes_of."""
+    return lanes_of(keys, PARTITIONS)
+
+
+def lanes_of(keys: npt.ArrayLike, lanes: int) -> npt.NDArray[np.uint8]:
+    """The lane of each key when the state is split into `lanes` lanes: its partition modulo `lanes`.
+
+    keys: one-dimensional u8, such as signals["key"], which need not be contiguous; no copy is made of them. Returns a
+    new array. Other threads run meanwhile. ValueError when lanes does not divide 64 or a key is no u8.
+    """
+    check_lanes(lanes)
+    array = np.atleast_1d(column("key", keys, "u8"))
+    out = np.empty(len(array), "u1")
+    lanes_into(array, lanes, out)
+    return out
+
+
+def check_lanes(lanes: int) -> None:
+    """ValueError unless the 64 partitions can be split into so many lanes."""
+    if not 1 <= lanes <= PARTITIONS or PARTITIONS % lanes:
+        raise ValueError(f"lanes is {lanes}: the {PARTITIONS} partitions split into 1, 2, 4, 8, 16, 32 or 64 lanes")
 
 
 def to_bytes(signals: npt.NDArray[Any]) -> bytes:

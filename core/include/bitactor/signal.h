@@ -44,6 +44,12 @@ static inline uint64_t ba_mix64(uint64_t key) {
 
 static inline uint8_t ba_partition(uint64_t key) { return (uint8_t)(ba_mix64(key) % BA_PARTITIONS); }
 
+/*
+ * Lanes of n keys into out[0..n): partition modulo lanes, which divides BA_PARTITIONS; with lanes == BA_PARTITIONS
+ * the partitions. The keys are 8 bytes each in host order, of any alignment, `stride` bytes apart. Any thread; pure.
+ */
+void ba_lanes(const void *keys, ptrdiff_t stride, size_t n, uint32_t lanes, uint8_t *out);
+
 /* Partitions of n signals into parts[0..n). Any thread; pure. */
 void ba_partitions(const ba_signal *signals, size_t n, uint8_t *parts);
 

@@ -2,7 +2,8 @@
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stddef cimport ptrdiff_t
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
 cdef extern from "bitactor/signal.h" nogil:
@@ -12,6 +13,7 @@ cdef extern from "bitactor/signal.h" nogil:
     enum:
         BA_FRAME_SIGNALS
     uint8_t ba_partition(uint64_t key)
+    void ba_lanes(const void *keys, ptrdiff_t stride, size_t n, uint32_t lanes, uint8_t *out)
 
 cdef extern from "bitactor/byteorder.h" nogil:
     void ba_signals_to_be(const ba_signal *signals, uint8_t *out, size_t n)
@@ -206,6 +208,28 @@ def crc32c(data, uint32_t crc=0):
 def partition(uint64_t key):
     """The partition of a key, 0 to 63: frozen, the same everywhere."""
     return ba_partition(key)
+
+
+def lanes_into(const uint64_t[:] keys not None, uint32_t lanes, uint8_t[::1] out not None):
+    """Fill `out` with each key's partition modulo `lanes`, which divides 64; both have one length."""
+    cdef size_t n = <size_t>keys.shape[0]
+    if lanes == 0 or 64 % lanes or <size_t>out.shape[0] != n:
+        raise ValueError(f"{lanes} lanes of {n} keys into {out.shape[0]} bytes")
+    if n:
+        with nogil:
+            ba_lanes(&keys[0], keys.strides[0], n, lanes, &out[0])
+
+
+def find_not_ascending(const uint8_t[::1] numbers not None, uint32_t below):
+    """The index of the first big-endian u2 that is not above the one before it, or not below `below`; -1: none is."""
+    cdef Py_ssize_t i
+    cdef int32_t number, last = -1
+    for i in range(numbers.shape[0] // 2):
+        number = numbers[2 * i] << 8 | numbers[2 * i + 1]
+        if number <= last or <uint32_t>number >= below:
+            return i
+        last = number
+    return -1
 
 
 def ticks():

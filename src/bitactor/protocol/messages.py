@@ -12,19 +12,19 @@ from typing import ClassVar, Final, Self
 from bitactor._core._codec import crc32c
 from bitactor.protocol.errors import Code, ProtocolError
 from bitactor.protocol.frames import SIGNALS_MAX
+from bitactor.protocol.logged import EraseKey, ForgetProducer, Part, Producer
 from bitactor.protocol.wire import (
     BEFORE_WELCOME,
     FROM_CLIENT,
     FROM_SERVER,
     HEAD_BYTES,
     IN_LOG,
-    LIMITS,
-    MAGIC,
     NAME_BYTES_MAX,
     OUTPUT_BYTES,
     OUTPUTS_MAX,
     TOKEN_BYTES_MAX,
     VERSION,
+    Message,
     Reader,
     Type,
     Types,
@@ -48,6 +48,7 @@ __all__ = [
     "Message",
     "Name",
     "Outputs",
+    "Part",
     "Ping",
     "Pong",
     "Producer",
@@ -59,32 +60,6 @@ __all__ = [
     "decode_message",
     "message_length",
 ]
-
-
-class Message:
-    """What all messages have. encode: the whole message's bytes, ValueError for a value that has no place in it."""
-
-    __slots__ = ()
-    type: ClassVar[Type]
-
-    def encode(self) -> bytes:
-        """Head and payload."""
-        try:
-            payload = self._payload()
-        except struct.error as error:
-            raise ValueError(f"{self!r} has no place in a message: {error}") from None
-        if len(payload) > LIMITS[self.type]:
-            raise ValueError(f"a payload of {len(payload)} bytes; {self.type.name} has at most {LIMITS[self.type]}")
-        head = struct.pack(">4sBBHI", MAGIC, VERSION, self.type, 0, len(payload))
-        return head + crc32c(payload, crc32c(head)).to_bytes(4, "big") + payload
-
-    def _payload(self) -> bytes:
-        raise NotImplementedError
-
-    @classmethod
-    def _read(cls, reader: Reader) -> Self:
-        raise NotImplementedError
-
 
 _TAKEOVER: Final = 1
 _FATAL: Final = 1
@@ -372,59 +347,11 @@ class Unsubscribe(Message):
         return cls(reader.number(4))
 
 
-@dataclass(frozen=True, slots=True)
-class Producer(Message):
-    """In the log: from here on the producer has this epoch, owner and name (registration and takeover)."""
-
-    type: ClassVar = Type.PRODUCER
-    id: int
-    epoch: int
-    identity: str
-    name: str
-
-    def _payload(self) -> bytes:
-        return struct.pack(">QI", self.id, self.epoch) + write_text(self.identity) + write_text(self.name)
-
-    @classmethod
-    def _read(cls, reader: Reader) -> Self:
-        return cls(reader.number(8), reader.number(4), reader.text(), reader.text())
-
-
-@dataclass(frozen=True, slots=True)
-class ForgetProducer(Message):
-    """In the log: the producer's row is removed; its next hello begins at sequence 0."""
-
-    type: ClassVar = Type.FORGET_PRODUCER
-    id: int
-
-    def _payload(self) -> bytes:
-        return struct.pack(">Q", self.id)
-
-    @classmethod
-    def _read(cls, reader: Reader) -> Self:
-        return cls(reader.number(8))
-
-
-@dataclass(frozen=True, slots=True)
-class EraseKey(Message):
-    """In the log: every actor's state of this key, and the key's name, are removed."""
-
-    type: ClassVar = Type.ERASE_KEY
-    key: int
-
-    def _payload(self) -> bytes:
-        return struct.pack(">Q", self.key)
-
-    @classmethod
-    def _read(cls, reader: Reader) -> Self:
-        return cls(reader.number(8))
-
-
 _READERS: Final[dict[int, Callable[[Reader], Message]]] = {
     cls.type: cls._read
     for cls in (
         *(Hello, Welcome, Ack, Error, Ping, Pong, Close, Subscribe, Outputs, Name, Unsubscribe),
-        *(Producer, ForgetProducer, EraseKey),
+        *(Producer, ForgetProducer, EraseKey, Part),
     )
 }
 

@@ -1,14 +1,15 @@
-"""Where one wire message ends and the next begins, and how the fields of a payload are read and written.
+"""Where one wire message ends and the next begins, how its fields are read and written, what all messages have.
 
 A message is a 16-byte head (magic, version, type, flags, payload length, CRC-32C) and a payload; a data frame has a
 header of its own (docs/adr/0005-frame-encoding.md) that begins alike. Checks run in the order magic, version, type,
 flags, length; each length is checked before it is used. Pure functions; any thread.
 """
 
+import struct
 from enum import IntEnum
-from typing import Final
+from typing import ClassVar, Final, Self
 
-from bitactor._core._codec import FRAME_HEADER_BYTES, SIGNAL_BYTES
+from bitactor._core._codec import FRAME_HEADER_BYTES, SIGNAL_BYTES, crc32c
 from bitactor.protocol.errors import TABLE, Code, ProtocolError
 from bitactor.protocol.frames import SIGNALS_MAX
 
@@ -25,7 +26,7 @@ MAGIC: Final = b"BAF1"
 
 
 class Type(IntEnum):
-    """The type of a message, byte 5. From PRODUCER on: in the log only."""
+    """The type of a message, byte 5. PART, and from PRODUCER on: in the log only."""
 
     DATA = 1
     HELLO = 2
@@ -39,6 +40,7 @@ class Type(IntEnum):
     OUTPUTS = 10
     NAME = 11
     UNSUBSCRIBE = 12
+    PART = 15
     PRODUCER = 32
     FORGET_PRODUCER = 33
     ERASE_KEY = 34
@@ -49,7 +51,7 @@ _T = Type
 BEFORE_WELCOME: Final[Types] = frozenset({_T.HELLO})
 FROM_CLIENT: Final[Types] = frozenset({_T.DATA, _T.PING, _T.PONG, _T.CLOSE, _T.SUBSCRIBE, _T.NAME, _T.UNSUBSCRIBE})
 FROM_SERVER: Final[Types] = frozenset({_T.WELCOME, _T.ACK, _T.ERROR, _T.PING, _T.PONG, _T.CLOSE, _T.OUTPUTS})
-IN_LOG: Final[Types] = frozenset({_T.DATA, _T.NAME, _T.PRODUCER, _T.FORGET_PRODUCER, _T.ERASE_KEY})
+IN_LOG: Final[Types] = frozenset({_T.DATA, _T.NAME, _T.PART, _T.PRODUCER, _T.FORGET_PRODUCER, _T.ERASE_KEY})
 _ALL: Final[Types] = frozenset(Type)
 LIMITS: Final = {
     **dict.fromkeys(range(256), PAYLOAD_BYTES_MAX),
@@ -173,3 +175,28 @@ def write_bytes(data: bytes, most: int) -> bytes:
 def write_text(text: str, most: int = NAME_BYTES_MAX) -> bytes:
     """A text as UTF-8 behind its u16 length."""
     return write_bytes(text.encode(), most)
+
+
+class Message:
+    """What all messages have. encode: the whole message's bytes, ValueError for a value that has no place in it."""
+
+    __slots__ = ()
+    type: ClassVar[Type]
+
+    def encode(self) -> bytes:
+        """Head and payload."""
+        try:
+            payload = self._payload()
+        except struct.error as error:
+            raise ValueError(f"{self!r} has no place in a message: {error}") from None
+        if len(payload) > LIMITS[self.type]:
+            raise ValueError(f"a payload of {len(payload)} bytes; {self.type.name} has at most {LIMITS[self.type]}")
+        head = struct.pack(">4sBBHI", MAGIC, VERSION, self.type, 0, len(payload))
+        return head + crc32c(payload, crc32c(head)).to_bytes(4, "big") + payload
+
+    def _payload(self) -> bytes:
+        raise NotImplementedError
+
+    @classmethod
+    def _read(cls, reader: Reader) -> Self:
+        raise NotImplementedError
