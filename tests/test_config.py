@@ -1,6 +1,7 @@
 """Settings: precedence, units, what is refused and how it is told, and that the page of settings is theirs."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,12 @@ OTHER = {
     "log.kind": ("none", "none"),
     "log.durability": ("off", "off"),
     "log.size_bytes_max": ("3GiB", 3 << 30),
+    "nats.urls": ("tls://a:1, tls://b:2", "tls://a:1, tls://b:2"),
+    "nats.plain_text": ("true", True),
+    "nats.stream": ("other", "other"),
+    "nats.replicas": ("5", 5),
+    "nats.size_bytes_max": ("3GiB", 3 << 30),
+    "nats.monitor_urls": ("http://a:8222", "http://a:8222"),
     "limits.connections_max": ("2000", 2000),
     "limits.output_bytes_max": ("1 MiB", 1 << 20),
     "telemetry.otlp_endpoint": ("http://c:4318", "http://c:4318"),
@@ -54,7 +61,10 @@ OTHER = {
 ALONE = [
     name
     for name, field, _ in leaves()
-    if not name.startswith(("tls.", "auth.")) and name != "admin.token_file" and not is_secret(field)
+    if not name.startswith(("tls.", "auth.", "nats.user"))
+    and not re.match(r"nats\..*_file", name)
+    and name != "admin.token_file"
+    and not is_secret(field)
 ]
 
 
@@ -98,7 +108,7 @@ def test_the_file_is_the_named_one_then_that_of_the_variable_then_the_one_in_thi
         ("[igest]\nport = 1\n", "bitactor.toml:2: igest.port is not a setting; did you mean ingest.port?"),
         ("# x\n[log]\nzzzz = 1\n", "bitactor.toml:3: log.zzzz is not a setting"),
         ("log = 3\n", "bitactor.toml:1: log is a section: write [log] and its settings below"),
-        ("log.kind = 'x'\n", "bitactor.toml:1: log.kind: 'x': input should be 'sqlite' or 'none'"),
+        ("log.kind = 'x'\n", "bitactor.toml:1: log.kind: 'x': input should be 'sqlite', 'none' or 'jetstream'"),
         ("[ingest]\nport = 65536\n", "bitactor.toml:2: ingest.port: 65536: input should be less than or equal to"),
         ("[snapshot]\nevery_s = '3 weeks'\n", "bitactor.toml:2: snapshot.every_s: '3 weeks': give a duration such as"),
         ("[log]\nsize_bytes_max = 'big'\n", "bitactor.toml:2: log.size_bytes_max: 'big': give a size such as"),
@@ -195,6 +205,22 @@ def test_a_secret_comes_from_a_variable_or_from_a_file_named_by_one_and_is_never
         ({"tls.key_file": "a"}, "tls.cert_file: needed, because tls.key_file is given"),
         ({"admin.host": "0.0.0.0"}, "admin.token_file: needed to listen on 0.0.0.0"),
         ({"limits.connections_max": "10"}, "limits.connections_per_peer_max: 256 is more than"),
+        ({"nats.urls": "nats://h:1"}, "nats.urls: nats://h:1 is not on this machine: write tls://"),
+        ({"nats.urls": "nats://127.0.0.1,h:1"}, "nats.urls: h:1 is not of the form nats://host:port"),
+        ({"nats.urls": "nats://u:secret@localhost"}, "nats.urls name no users: give user and password_file"),
+        ({"nats.replicas": "2"}, "nats.replicas is 1, 3 or 5; 2 was given"),
+        ({"nats.user": "a"}, "nats.password_file: needed, because nats.user is given"),
+        (
+            {"nats.user": "a", "nats.password_file": "b", "nats.nkey_file": "c"},
+            "nats.user: nats.nkey_file says already",
+        ),
+        ({"nats.tls_cert_file": "a"}, "nats.tls_key_file: needed, because nats.tls_cert_file is given"),
+        (
+            {"nats.plain_text": "true", "nats.tls_ca_file": "a"},
+            "nats.plain_text: nats.tls_ca_file, nats.tls_cert_file or tls://",
+        ),
+        ({"nats.monitor_urls": "a:8222"}, "nats.monitor_urls: a:8222 is not of the form http://host:port"),
+        ({"nats.stream": "a.b"}, "nats.stream: 'a.b': string should match pattern"),
         ({"telemetry.otlp_endpoint": "collector:4318"}, "telemetry.otlp_endpoint begins with http:// or https://"),
     ],
 )

@@ -18,6 +18,7 @@ from bitactor.config.settings import Ingest as Ingest
 from bitactor.config.settings import Limits as Limits
 from bitactor.config.settings import Log as Log
 from bitactor.config.settings import Logging as Logging
+from bitactor.config.settings import Nats as Nats
 from bitactor.config.settings import Outputs as Outputs
 from bitactor.config.settings import Settings as Settings
 from bitactor.config.settings import Shutdown as Shutdown

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 
@@ -60,13 +61,87 @@ class Auth(_Section):
 class Log(_Section):
     """The log of everything that was accepted."""
 
-    kind: Literal["sqlite", "none"] = "sqlite"
-    """sqlite: durable in data_dir. none: nothing survives the process."""
+    kind: Literal["sqlite", "none", "jetstream"] = "sqlite"
+    """sqlite: durable in data_dir. none: nothing survives the process. jetstream: in the servers of [nats]."""
     durability: Literal["full", "normal", "off"] = "full"
     """When a signal is acknowledged. full: on the disk. normal: a power loss may undo the last. off: any crash of
     the machine may."""
     size_bytes_max: Annotated[Bytes, Field(ge=1 << 20)] = 10 << 30
     """What the log may take on the disk; when full, signals are refused until snapshots made room."""
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _without_user(url: str) -> str:
+    return url.rpartition("@")[2]
+
+
+class Nats(_Section):
+    """The NATS servers whose JetStream is the log, when log.kind is jetstream."""
+
+    urls: str = "nats://127.0.0.1:4222"
+    """Servers to begin with, separated by commas; the others of their cluster are learned from them. tls:// asks for
+    TLS."""
+    credentials_file: Path | None = None
+    """A user's credentials as `nsc` writes them: a JWT and the seed of its key."""
+    nkey_file: Path | None = None
+    """The seed of a user's key, alone."""
+    user: str | None = None
+    """A user's name, for servers that have passwords."""
+    password_file: Path | None = None
+    """File with that user's password."""
+    tls_ca_file: Path | None = None
+    """The CA of the servers' certificates, PEM; asks for TLS. Default: the system's CAs."""
+    tls_cert_file: Path | None = None
+    """This client's certificate chain, PEM, for servers that ask for one."""
+    tls_key_file: Path | None = None
+    """Its private key, not encrypted, readable by this user only."""
+    plain_text: bool = False
+    """Speak without TLS also to servers beyond this machine: whoever is on the way may read and forge."""
+    stream: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "bitactor"
+    """Prefix of the names of all streams, subjects and buckets: one for each service."""
+    replicas: int = 3
+    """Servers that keep each stream: 1, 3 or 5. A loss of less than half of them is survived."""
+    size_bytes_max: Annotated[Bytes, Field(ge=1 << 20)] = 2 << 30
+    """What each lane's stream may take on each of them; the servers set it aside. When full, signals are refused until
+    snapshots made room."""
+    append_s: Annotated[Seconds, Field(gt=0)] = 30.0
+    """How long an append is tried while servers fail over, before the service gives up and ends."""
+    monitor_urls: str | None = None
+    """HTTP monitoring addresses of all servers of the cluster, separated by commas. Only with them can it be known
+    that servers sync before they acknowledge, and be said so to producers."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if self.replicas not in (1, 3, 5):
+            raise ValueError(f"replicas is 1, 3 or 5; {self.replicas} was given")
+        for url in _listed(self.urls):
+            parts = urlsplit(url)
+            if parts.scheme not in ("nats", "tls") or not parts.hostname:
+                raise ValueError(f"urls: {_without_user(url)} is not of the form nats://host:port or tls://host:port")
+            if "@" in parts.netloc:
+                raise ValueError("urls name no users: give user and password_file, or credentials_file")
+        for url in _listed(self.monitor_urls or ""):
+            if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+                raise ValueError(f"monitor_urls: {_without_user(url)} is not of the form http://host:port")
+        return self
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The servers to begin with."""
+        return _listed(self.urls)
+
+    @property
+    def monitors(self) -> tuple[str, ...]:
+        """The monitoring addresses, without a slash at the end."""
+        return tuple(url.rstrip("/") for url in _listed(self.monitor_urls or ""))
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether connections must be encrypted; the servers' certificates are then checked."""
+        return self.tls_ca_file is not None or self.tls_cert_file is not None or "tls://" in self.urls
 
 
 class Snapshot(_Section):
@@ -187,6 +262,7 @@ class Settings(BaseModel):
     tls: Tls = Tls()
     auth: Auth = Auth()
     log: Log = Log()
+    nats: Nats = Nats()
     snapshot: Snapshot = Snapshot()
     engine: Engine = Engine()
     limits: Limits = Limits()
@@ -251,10 +327,32 @@ def _disagreements(settings: Settings) -> Iterator[str]:
         yield f"auth.file: needed to listen on {settings.ingest.host}; the development token is for loopback only"
     if not is_loopback(settings.admin.host) and settings.admin.token_file is None:
         yield f"admin.token_file: needed to listen on {settings.admin.host}"
+    yield from _nats_disagreements(settings.nats)
     if settings.limits.connections_per_peer_max > settings.limits.connections_max:
         yield (
             f"limits.connections_per_peer_max: {settings.limits.connections_per_peer_max} is more than "
             f"limits.connections_max, {settings.limits.connections_max}"
+        )
+
+
+def _nats_disagreements(nats: Nats) -> Iterator[str]:
+    ways = {"credentials_file": nats.credentials_file, "nkey_file": nats.nkey_file, "user": nats.user}
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) > 1:
+        yield f"nats.{given[1]}: nats.{given[0]} says already who this is; choose one"
+    if (nats.user is None) != (nats.password_file is None):
+        have, missing = ("user", "password_file") if nats.user else ("password_file", "user")
+        yield f"nats.{missing}: needed, because nats.{have} is given"
+    if (nats.tls_cert_file is None) != (nats.tls_key_file is None):
+        have, missing = ("cert", "key") if nats.tls_cert_file else ("key", "cert")
+        yield f"nats.tls_{missing}_file: needed, because nats.tls_{have}_file is given"
+    if nats.plain_text and nats.uses_tls:
+        yield "nats.plain_text: nats.tls_ca_file, nats.tls_cert_file or tls:// in nats.urls ask for TLS; choose one"
+    outside = [url for url in nats.servers if not is_loopback(urlsplit(url).hostname or "")]
+    if outside and not nats.uses_tls and not nats.plain_text:
+        yield (
+            f"nats.urls: {outside[0]} is not on this machine: write tls://, or give nats.tls_ca_file; "
+            "nats.plain_text goes without TLS"
         )
 
 
@@ -266,6 +364,16 @@ def check_files(settings: Settings) -> Iterator[str]:
         "tls.client_ca_file": settings.tls.client_ca_file,
         "auth.file": settings.auth.file,
         "admin.token_file": settings.admin.token_file,
+        "nats.credentials_file": settings.nats.credentials_file,
+        "nats.nkey_file": settings.nats.nkey_file,
+        "nats.password_file": settings.nats.password_file,
+        "nats.tls_ca_file": settings.nats.tls_ca_file,
+        "nats.tls_cert_file": settings.nats.tls_cert_file,
+        "nats.tls_key_file": settings.nats.tls_key_file,
+    }
+    secrets = {
+        *("tls.key_file", "admin.token_file", "nats.credentials_file", "nats.nkey_file", "nats.password_file"),
+        "nats.tls_key_file",
     }
     for name, file in named.items():
         if file is None:
@@ -276,7 +384,7 @@ def check_files(settings: Settings) -> Iterator[str]:
         except OSError as error:
             yield f"{name}: {file}: {error.strerror or error}"
             continue
-        if name in {"tls.key_file", "admin.token_file"} and mode & (stat.S_IROTH | stat.S_IWOTH):
+        if name in secrets and mode & (stat.S_IROTH | stat.S_IWOTH):
             yield f"{name}: {file} can be read or written by everyone on this machine: chmod 600 {file}"
     data = settings.data_dir
     if data.exists() and not data.is_dir():

@@ -137,6 +137,8 @@ class Core:
 
     def _open_log(self) -> SqliteLog:
         given = self.settings.log
+        if given.kind == "jetstream":
+            raise recovery.RecoveryError("log.kind = jetstream is not served yet: use sqlite")
         return SqliteLog.open(
             self.settings.data_dir, durability=given.durability, size_bytes_max=given.size_bytes_max
         )  # fmt: skip

@@ -1,0 +1,233 @@
+"""Connections to NATS servers: made as the settings say, made again for ever, told in log lines.
+
+One event loop's thread uses a connection; what other threads want goes through `asyncio.run_coroutine_threadsafe`.
+What nats-py 2.16 does otherwise than a log needs is put right here, in `Connection`: it would end for good on some
+errors of a server, go without TLS when a server (or who stands in its way) does not ask for it, and wait for a peer
+that takes no more bytes before it goes to another one.
+"""
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, Any, Final
+
+from bitactor.log.contract import LogError
+from bitactor.telemetry import get_logger
+
+try:
+    import nats.aio.client
+    import nats.aio.transport
+    import nats.errors
+except ModuleNotFoundError as _error:
+    raise ImportError("a log in NATS JetStream needs more packages: pip install 'bitactor[cluster]'") from _error
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bitactor.config import Nats
+
+CONNECT_S: Final = 30.0
+_TRY_S: Final = 2  # for one server to answer; nats-py takes whole seconds
+_WAIT_S: Final = 1  # before the same server is tried again
+_PING_S: Final = 1  # a silent server is left after three pings without an answer
+_PINGS_MAX: Final = 3
+_PENDING_BYTES_MAX: Final = 32 << 20  # written and not yet taken by the socket; beyond it publishing waits
+_DENIED: Final = "authorization violation"
+
+_log = get_logger("bitactor.nats")
+
+
+class NatsError(LogError):
+    """No connection to NATS servers as the settings want it; says why and what to do."""
+
+
+class _Transport(nats.aio.transport.TcpTransport):
+    """Lets go of a peer at once: a stopped server takes no bytes, and what was sent to it is asked for again anyway."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __bool__(self) -> bool:
+        return True
+
+    async def connect(self, uri: Any, buffer_size: int, connect_timeout: int) -> None:
+        self.close()  # nats-py leaves one that gave no answer open
+        await super().connect(uri, buffer_size, connect_timeout)
+
+    def close(self) -> None:
+        for writer in (self._io_writer, self._bare_io_writer):
+            if writer is not None:
+                writer.transport.abort()
+
+
+class Connection(nats.aio.client.Client):
+    """A connection, and after each loss the next one. `denied`: what the servers last refused for want of permission.
+
+    reconnects: how many there were. Callbacks in `on_reconnect` are awaited after each, on the loop.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.denied: str | None = None
+        self.on_reconnect: list[Any] = []
+        self.refused: asyncio.Future[Exception] | None = None  # until the first connection: what makes trying useless
+
+    @property
+    def reconnects(self) -> int:
+        """Connections after the first."""
+        count: int = self.stats["reconnects"]
+        return count
+
+    async def _connect_to_server(self, s: Any) -> None:
+        if self._transport is None:
+            self._transport = _Transport()
+        await super()._connect_to_server(s)
+
+    def _connect_command(self) -> bytes:
+        """The line that carries the credentials: not without TLS when TLS was asked for."""
+        if "tls" in self.options and not self._server_info.get("tls_required"):
+            error = nats.errors.SecureConnWantedError()
+            self._is_useless(error)
+            raise error
+        command: bytes = super()._connect_command()
+        return command
+
+    async def _process_err(self, err_msg: str) -> None:
+        """What a server says against us: a permission that is missing, or why it ends the connection."""
+        if "permissions violation" in err_msg.lower():
+            self.denied = err_msg.strip("'")
+            await self._error_cb(nats.errors.Error(f"nats: {self.denied}"))
+            return
+        error = nats.errors.Error(f"nats: {err_msg.strip(chr(39))}")
+        await self._error_cb(error)
+        await self._process_op_err(error)
+
+    async def told_error(self, error: Exception) -> None:
+        """An error of the connection, of nats-py's."""
+        if isinstance(error, ssl.SSLError) or _DENIED in str(error).lower():
+            self._is_useless(error)
+        # The text is part of the event's fields, so that repeats are counted whatever it is.
+        _log.warning("nats error", error=error, server=self._address())
+
+    async def told_disconnected(self) -> None:
+        """The connection is lost."""
+        if not self.is_closed:
+            _log.warning("nats connection lost, connecting again", server=self._address())
+
+    async def told_reconnected(self) -> None:
+        """There is a connection again."""
+        _log.info("nats connected again", server=self._address(), reconnects=self.reconnects)
+        for callback in self.on_reconnect:
+            await callback()
+
+    def _is_useless(self, error: Exception) -> None:
+        if self.refused is not None and not self.refused.done():
+            self.refused.set_result(error)
+
+    def _address(self) -> str:
+        current = self._current_server
+        return "" if current is None else str(current.uri.netloc.rpartition("@")[2])
+
+
+async def connect(settings: "Nats", *, name: str, connect_s: float = CONNECT_S) -> Connection:
+    """Connect to one of the servers, as `name` (shown in their monitoring); later losses are made good for ever.
+
+    NatsError when none can be had within connect_s, and at once when one refuses the credentials or its certificate is
+    not good. On the loop that will use the connection. `await connection.close()` ends it.
+    """
+    connection = Connection()
+    connection.refused = asyncio.get_running_loop().create_future()
+    options = _options(settings)
+    connecting = asyncio.ensure_future(
+        connection.connect(
+            list(settings.servers),
+            name=name,
+            error_cb=connection.told_error,
+            disconnected_cb=connection.told_disconnected,
+            reconnected_cb=connection.told_reconnected,
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=_WAIT_S,
+            connect_timeout=_TRY_S,
+            ping_interval=_PING_S,
+            max_outstanding_pings=_PINGS_MAX,
+            pending_size=_PENDING_BYTES_MAX,
+            inbox_prefix=f"_INBOX.{settings.stream}",
+            **options,
+        )
+    )
+    try:
+        waited: set[asyncio.Future[Any]] = {connecting, connection.refused}
+        await asyncio.wait(waited, timeout=connect_s, return_when=asyncio.FIRST_COMPLETED)
+        if connecting.done():
+            await connecting
+        elif connection.refused.done():
+            raise _explained(connection.refused.result(), settings)
+        else:
+            raise NatsError(
+                f"no NATS server of nats.urls ({', '.join(settings.servers)}) answered within {connect_s:g} s; "
+                f"the last error: {_text(connection.last_error)}"
+            )
+    except BaseException:
+        connecting.cancel()
+        await asyncio.gather(connecting, return_exceptions=True)
+        await connection.close()
+        raise
+    finally:
+        connection.refused = None
+    _log.info("nats connected", server=connection._address(), version=str(connection.connected_server_version))
+    return connection
+
+
+def _options(settings: "Nats") -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if settings.credentials_file is not None:
+        options["user_credentials"] = str(settings.credentials_file)
+    if settings.nkey_file is not None:
+        options["nkeys_seed"] = str(settings.nkey_file)
+    if settings.user is not None and settings.password_file is not None:
+        options["user"], options["password"] = settings.user, _password(settings.password_file)
+    if settings.uses_tls:
+        options["tls"] = client_context(settings)
+    return options
+
+
+def _password(file: "Path") -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise NatsError(f"nats.password_file: {file}: {getattr(error, 'strerror', None) or 'not UTF-8'}") from None
+
+
+def client_context(settings: "Nats") -> ssl.SSLContext:
+    """TLS 1.3, the servers' certificates checked, ours shown if there is one. NatsError names the file."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        if settings.tls_ca_file is None:
+            context.load_default_certs()
+        else:
+            context.load_verify_locations(settings.tls_ca_file)
+    except (OSError, ValueError) as error:
+        raise NatsError(f"nats.tls_ca_file: {settings.tls_ca_file}: {_text(error)}") from None
+    if settings.tls_cert_file is not None:
+        try:
+            context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file, password=lambda: "")
+        except (OSError, ValueError) as error:
+            raise NatsError(f"nats.tls_cert_file: {settings.tls_cert_file}: {_text(error)}") from None
+    return context
+
+
+def _explained(error: Exception, settings: "Nats") -> NatsError:
+    servers = ", ".join(settings.servers)
+    if isinstance(error, nats.errors.SecureConnWantedError):
+        return NatsError(f"a NATS server of nats.urls ({servers}) does not speak TLS, and the settings ask for it")
+    if isinstance(error, ssl.SSLError):
+        return NatsError(f"no TLS with a NATS server of nats.urls ({servers}): {error}; see nats.tls_ca_file")
+    return NatsError(
+        f"a NATS server of nats.urls ({servers}) refuses who this is ({_text(error)}): see nats.credentials_file, "
+        "nats.nkey_file, or nats.user and nats.password_file"
+    )
+
+
+def _text(error: BaseException | None) -> str:
+    return "none" if error is None else str(error) or type(error).__name__
