@@ -55,9 +55,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(("ingest", "cluster"), _SERVED),
     "runtime": _RUNTIME,
     "admin": {*_RUNTIME, "runtime"},
+    # Meets the service as users do. protocol, signals: producers that cut frames as no client does; faults: the names
+    # of crash points; host: facts of the machine for the report. Nothing of what it judges.
+    "validation": {"client", "testing", "protocol", "signals", "faults", "host"},
     "cli": {*_RUNTIME, "runtime", "admin", "client", "validation"},
     "__main__": {"cli"},
-    "validation": {"client", "testing"},
 }
 
 # Headers of the core, from what stands alone to what stands on the rest: each may include only what is before it.

@@ -29,6 +29,9 @@ VERBS: Final[dict[str, Verb]] = {
     "config": Verb("bitactor.cli.config", "Show or check the settings and where each comes from.", "Setup"),
     "certs": Verb("bitactor.cli.certs", "Make a development CA, certificates and tokens.", "Setup"),
     "doctor": Verb("bitactor.cli.doctor", "Check this machine: clock, limits, disk, packages, ports.", "Setup"),
+    "validate": Verb(
+        "bitactor.cli.validate", "Measure this installation or a service, and write a report.", "Validation"
+    ),
     "version": Verb("bitactor.cli.version", "Print the versions of BitActor and of what it stands on.", "Setup"),
 }
 

@@ -1,0 +1,180 @@
+"""A producer that sends a stream over TLS until everything is acknowledged, whatever happens to the service.
+
+It keeps nothing but what was acknowledged: after each reconnection it goes on from the welcome's next, with other cuts,
+and sometimes sends again what is known. So it finds out at once when something acknowledged is missing.
+"""
+
+import random
+import socket
+import ssl
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from bitactor.protocol.frames import encode_frame
+from bitactor.protocol.messages import Ack, Hello, Welcome, decode_message, message_length
+from bitactor.signals import text_key
+
+
+class LostError(AssertionError):
+    """Something that was acknowledged is not known any more."""
+
+
+class Producer(threading.Thread):
+    """Sends `signals` as the producer `label` to 127.0.0.1:port until `total` of them are acknowledged.
+
+    data: the data directory with the development token and CA; ca_file: another CA. Others may read `acked`,
+    `connections`, `failure` and `latencies`, and set `total` and `pause_s`, at any time.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        port: int,
+        label: str,
+        signals: npt.NDArray[Any],
+        *,
+        seed: int,
+        frame_max: int = 300,
+        ca_file: Path | None = None,
+    ) -> None:
+        super().__init__(daemon=True, name=f"producer-{label}")
+        self.data, self.port, self.label = data, port, label
+        self.signals = signals
+        self.total = len(signals)
+        self.frame_max = frame_max
+        self.acked = 0
+        self.connections = 0
+        self.lost_connections = 0
+        self.pause_s = 0.0  # between frames
+        self.failure: BaseException | None = None
+        self.heard = threading.Event()  # set with each acknowledgement; for others to clear
+        self.latencies: list[tuple[float, float]] = []  # (when, seconds from a frame's last byte to its ack)
+        self.keep_latencies = False
+        self.refusals: list[str] = []
+        self.ca_file = ca_file or data / "dev" / "ca.pem"
+        self._random = random.Random(f"{seed} {label}")
+        self._buffer = b""
+        self._stopping = False
+
+    @property
+    def number(self) -> int:
+        """As which the service knows it."""
+        return text_key(self.label)
+
+    def run(self) -> None:
+        """Connect again and again until all is acknowledged."""
+        try:
+            while self.acked < self.total and not self._stopping:
+                try:
+                    self._connection()
+                except (OSError, EOFError):
+                    self.lost_connections += 1
+                    time.sleep(0.02)
+        except BaseException as error:
+            self.failure = error
+
+    def acknowledged(self, timeout_s: float = 120) -> None:
+        """Wait until something more is acknowledged."""
+        self.heard.clear()
+        if not self.heard.wait(timeout_s):
+            raise LostError(f"{self.label}: nothing acknowledged in {timeout_s} s: {self.failure!r}")
+
+    def finished(self, timeout_s: float = 120) -> None:
+        """Wait until all is acknowledged."""
+        self.join(timeout_s)
+        if self.failure is not None:
+            raise LostError(f"{self.label}: {self.failure!r}") from self.failure
+        if self.is_alive():
+            raise LostError(f"{self.label} has {self.acked} of {self.total} acknowledged after {timeout_s} s")
+
+    def stop(self, timeout_s: float = 30) -> None:
+        """End, whatever is acknowledged; nothing is raised."""
+        self._stopping = True
+        self.total = 0
+        self.join(timeout_s)
+
+    def token(self) -> bytes:
+        """The development token."""
+        return (self.data / "dev" / "token").read_bytes().strip()
+
+    def connect(self) -> ssl.SSLSocket:
+        """A TLS connection to the service."""
+        context = ssl.create_default_context(cafile=self.ca_file)
+        raw = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        try:
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return context.wrap_socket(raw, server_hostname="localhost")
+        except BaseException:
+            raw.close()
+            raise
+
+    def _connection(self) -> None:
+        with self.connect() as connection:
+            self._buffer = b""
+            connection.sendall(Hello(self.label, token=self.token(), client="validation").encode())
+            welcome = self._receive(connection)
+            if not isinstance(welcome, Welcome):
+                self.refusals.append(f"{welcome}")
+                raise EOFError(f"{welcome}")
+            if welcome.next < self.acked:
+                raise LostError(f"acknowledged up to {self.acked}, and {welcome.next} is expected")
+            self.acked = max(self.acked, welcome.next)
+            self.connections += 1
+            self._send(connection, welcome)
+
+    def _send(self, connection: ssl.SSLSocket, welcome: Welcome) -> None:
+        at, limit = welcome.next, welcome.limit
+        back = self._random.random() < 0.5 and at > 0
+        if back:  # as a client that lost track would: what is known is dropped
+            at -= self._random.randint(1, min(at, 500))
+        sent: list[tuple[int, float]] = []
+        while self.acked < self.total:
+            if at < min(self.total, limit):
+                count = min(self._random.randint(1, self.frame_max), self.total - at, limit - at)
+                connection.sendall(
+                    encode_frame(
+                        self.signals[at : at + count], producer=welcome.producer, sequence=at, epoch=welcome.epoch
+                    )
+                )
+                at += count
+                if self.keep_latencies:
+                    sent.append((at, time.monotonic()))
+                if self.pause_s:
+                    time.sleep(self.pause_s)
+                connection.settimeout(0.0005)
+            else:
+                connection.settimeout(20)
+            try:
+                message = self._receive(connection)
+            except TimeoutError:
+                connection.settimeout(20)
+                continue
+            connection.settimeout(20)
+            if not isinstance(message, Ack):  # an error, or close
+                self.refusals.append(f"{message}")
+                raise EOFError(repr(message))
+            if message.next < self.acked or (message.next > at and not back):
+                raise LostError(f"{self.label}: an ack up to {message.next}; {self.acked} were acked, {at} were sent")
+            self.acked, limit = max(self.acked, message.next), message.limit
+            self._note(sent)
+            self.heard.set()
+
+    def _note(self, sent: list[tuple[int, float]]) -> None:
+        now = time.monotonic()
+        while sent and sent[0][0] <= self.acked:
+            self.latencies.append((now, now - sent.pop(0)[1]))
+
+    def _receive(self, connection: ssl.SSLSocket) -> Any:
+        while True:
+            length = message_length(self._buffer) if self._buffer else 0
+            if length and len(self._buffer) >= length:
+                message, self._buffer = decode_message(self._buffer[:length]), self._buffer[length:]
+                return message
+            more = connection.recv(65536)
+            if not more:
+                raise EOFError("closed")
+            self._buffer += more
