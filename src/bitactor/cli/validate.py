@@ -39,7 +39,7 @@ def run(
         return
     if profile not in PROFILES:
         raise Failed(f"--profile {profile}: it is quick or full", USAGE)
-    parts = parts_of(profile, against_target=target is not None)
+    parts = parts_of(against_target=target is not None)
     if sections:
         for part in parts:
             typer.echo(f"{part.name:<14} {part.title}: {len(part.criteria)} criteria")

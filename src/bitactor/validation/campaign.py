@@ -145,7 +145,7 @@ def _run_part(
     for criterion in part.criteria:
         outcome = mine._outcomes.get(criterion.id)
         if outcome is None:
-            note = why or error or "the part ended without a figure for it"
+            note = why or ("this section ended early" if error else "the part ended without a figure for it")
             outcome = Outcome(criterion, None, note, not_run=bool(why), seed=run.seed)
         outcomes.append(outcome)
     plots = mine._plots
@@ -184,6 +184,8 @@ class Progress:
         found = {v: sum(o.verdict == v for o in outcomes) for v in Verdict}
         said = ", ".join(f"{n} {str(v).replace('-', ' ')}" for v, n in found.items() if n)
         self._show(f"{self._head}: {said}, {section.seconds:.1f} s", end="\n")
+        if section.error:
+            print(f"        ended early: {section.error}", file=sys.stderr)  # noqa: T201
         for outcome in outcomes:
             if outcome.verdict == Verdict.FAIL:
                 figure = "no figure" if outcome.figure is None else f"{outcome.figure:,.6g} {outcome.criterion.unit}"

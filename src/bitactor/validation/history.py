@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from bitactor.validation.producers import Producer
 
 if TYPE_CHECKING:
     from bitactor import App
+
+
+LOOKAHEAD: Final = 10_000  # signals beyond what was acknowledged that are still told apart from foreign ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,8 @@ def check_signals(logged: dict[int, npt.NDArray[Any]], sent: Sequence[Sent]) -> 
 
 
 def _classify(findings: Findings, one: Sent, got: npt.NDArray[Any]) -> None:
-    places = {bytes(row): at for at, row in enumerate(_rows(one.signals))}
+    upto = max(one.acked, len(got)) + LOOKAHEAD
+    places = {bytes(row): at for at, row in enumerate(_rows(one.signals[:upto]))}
     found = [places.get(bytes(row)) for row in _rows(got)]
     known = [at for at in found if at is not None]
     times = Counter(known)

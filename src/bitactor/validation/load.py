@@ -71,7 +71,7 @@ class Load:
         """How many signals of each producer were acknowledged. RuntimeError when the process failed."""
         out, error = self.process.communicate(timeout=timeout_s)
         if self.process.returncode:
-            raise RuntimeError(f"the producers' process ended with {self.process.returncode}: {error[-1000:].decode()}")
+            raise RuntimeError(f"the producers' process ended with {self.process.returncode}: {error.decode()[-300:]}")
         acked: dict[str, int] = json.loads(out)
         return acked
 

@@ -3,29 +3,29 @@
 from bitactor.validation.campaign import Part
 
 
-def parts_of(profile: str, *, against_target: bool) -> list[Part]:
+def parts_of(*, against_target: bool) -> list[Part]:
     """The parts of `bitactor validate`. Against a target only what a client can measure."""
-    del profile, against_target
     from bitactor.validation.parts import (
         byte_order,
+        coverage,
         exactly_once,
         kills,
         memory,
         overload,
+        power_loss,
+        races,
         rotation,
         saturation,
         sigterm,
+        source_tests,
+        target,
         throughput,
     )
 
-    return [
-        throughput.PART,
-        exactly_once.PART,
-        memory.PART,
-        saturation.PART,
-        byte_order.PART,
-        kills.PART,
-        sigterm.PART,
-        rotation.PART,
-        overload.PART,
-    ]
+    if against_target:
+        return [target.PART]
+    modules = (
+        *(source_tests, throughput, exactly_once, memory, saturation, byte_order, races),
+        *(kills, sigterm, rotation, overload, power_loss, coverage),
+    )
+    return [module.PART for module in modules]

@@ -61,13 +61,15 @@ class Report:
 
     @property
     def good(self) -> bool:
-        """Whether nothing failed and every count adds up. Warnings and what was not run stand in `totals`."""
-        return bool(self.outcomes) and not self.failures and not self.disagreements
+        """Whether nothing failed, no section ended early and every count adds up; see `totals` for the rest."""
+        early = any(section.error for section in self.sections)
+        return bool(self.outcomes) and not (early or self.failures or self.disagreements)
 
     @property
     def risks(self) -> list[tuple[str, str]]:
         """(severity, sentence) of what failed, did not add up, warned or was not run; the gravest first."""
         found = [("high", f"{count.id} does not add up: {count}") for count in self.disagreements]
+        found += [("high", f"{each.title} ended early: {each.error}") for each in self.sections if each.error]
         rows = {
             Verdict.FAIL: ("high", "{0.criterion.title}: {1}, wanted {0.criterion.threshold}. {0.note}"),
             Verdict.WARN: ("medium", "{0.criterion.title}: {1}, {0.criterion.threshold}. {0.note}"),

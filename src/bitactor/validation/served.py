@@ -16,7 +16,8 @@ from bitactor.validation.streams import stream
 
 # All records are kept, so that the log can be replayed from its beginning.
 KEEP_ALL: Final[dict[str, Any]] = {"snapshot_every_s": 1.0, "snapshot_keep": 1000, "outputs_window": 1 << 20}
-STREAM: Final = 2_000_000  # signals that a producer has to send at most
+STREAM: Final = 1_000_000  # signals that a producer has to send at most
+PAUSE_S: Final = 0.001  # between frames: signals are in flight all the time, and the log stays small enough to replay
 
 
 @dataclass(slots=True)
@@ -69,6 +70,7 @@ def world(
             for name in names
         ]  # fmt: skip
         for producer in producers:
+            producer.pause_s = PAUSE_S
             producer.start()
         try:
             yield World(served, producers, run)

@@ -8,6 +8,8 @@ import numpy.typing as npt
 from bitactor.signals import SIGNAL_DTYPE, signal_dtype
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bitactor import App
     from bitactor.schema import Kind
 
@@ -21,10 +23,12 @@ def input_kinds(app: "App") -> "list[Kind]":
     return [handled[number] for number in sorted(handled)]
 
 
-def stream(app: "App", name: str, count: int, seed: int = 0, keys: int = KEYS) -> npt.NDArray[Any]:
-    """The first `count` signals of the producer `name`, of all input kinds of the app; a new array."""
+def stream(
+    app: "App", name: str, count: int, seed: int = 0, keys: int = KEYS, kinds: "Sequence[Kind] | None" = None
+) -> npt.NDArray[Any]:
+    """`count` signals of the producer `name`, of these kinds, or of all input kinds of the app; a new array."""
     rng = np.random.default_rng([seed, *name.encode()])
-    kinds = input_kinds(app)
+    kinds = kinds or input_kinds(app)
     signals = np.zeros(count, SIGNAL_DTYPE)
     chosen = np.minimum(rng.geometric(0.7, count) - 1, len(kinds) - 1)
     signals["kind"] = np.array([kind.number for kind in kinds], "u2")[chosen]
@@ -37,4 +41,4 @@ def stream(app: "App", name: str, count: int, seed: int = 0, keys: int = KEYS) -
         view = signals.view(signal_dtype(kind.value, kind.aux))
         view["value"][mine] = (price if kind.value == "f8" else np.arange(count))[mine]
         view["aux"][mine] = whole[mine]
-    return signals
+    return signals.view(signal_dtype(kinds[0].value, kinds[0].aux)) if len(kinds) == 1 else signals

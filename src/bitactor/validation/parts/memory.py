@@ -77,9 +77,8 @@ def exhaust(megabytes: int) -> dict[str, Any]:
     """Send new keys until signals are dropped for want of memory, under a limit of so much more than is used now."""
     with ba.Engine(app, shards=0) as engine:
         engine.send_batch(kind=item, key=np.arange(64, dtype="u8"), value=0, time=1)  # what is loaded once is loaded
-        used = next(
-            int(line.split()[1]) << 10 for line in Path("/proc/self/status").open() if line.startswith("VmData:")
-        )
+        lines = Path("/proc/self/status").read_text().splitlines()
+        used = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
         sent, batch = 64, np.empty(BATCH, "u8")
         resource.setrlimit(resource.RLIMIT_DATA, (used + (megabytes << 20), resource.RLIM_INFINITY))
         while not engine.statistics().dropped["no_memory"] and sent < 100_000_000:

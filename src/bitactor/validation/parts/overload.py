@@ -13,7 +13,7 @@ from bitactor.validation.load import Checked, Load, signals_at
 from bitactor.validation.plots import line
 from bitactor.validation.producers import Producer
 from bitactor.validation.service import Served
-from bitactor.validation.streams import stream
+from bitactor.validation.streams import input_kinds, stream
 
 COMMAND = "bitactor validate --only overload"
 WINDOW = 65_536
@@ -61,8 +61,8 @@ class Watch:
 
 
 def run(run: Run) -> None:
-    """Find what the service takes, run a twelfth of it, then ten producers without limit, then a twelfth again."""
-    template = stream(run.app, "overload", 65_536, run.seed % 2**32)
+    """Find what the service takes, run a fifteenth of it, then ten producers without limit, then a fifteenth again."""
+    template = stream(run.app, "overload", 65_536, run.seed % 2**32, kinds=input_kinds(run.app)[:1])
     loads: list[dict[str, int]] = []
     with Served(run.directory, run.app_file, **SETTINGS) as served:
         served.start().ready()
@@ -75,9 +75,9 @@ def run(run: Run) -> None:
         run.say("finding what it takes")
         loads.append(_load(run, served, template, "find", run.sizes["overload_find_s"], 0, watch))
         capacity = sum(loads[-1].values()) / run.sizes["overload_find_s"]
-        run.say(f"a twelfth of {capacity:,.0f} signals/s")
+        run.say(f"a fifteenth of {capacity:,.0f} signals/s")
         begun = watch.now()
-        loads.append(_load(run, served, template, "before", run.sizes["overload_base_s"], capacity / 12, watch))
+        loads.append(_load(run, served, template, "before", run.sizes["overload_base_s"], capacity / 15, watch))
         usual, baseline = sum(loads[-1].values()) / run.sizes["overload_base_s"], watch.p99_between(begun + 0.5, 1e9)
         run.say("ten producers without a limit")
         run.happened("overload", "begins")
@@ -85,7 +85,7 @@ def run(run: Run) -> None:
         run.happened("overload", "ends")
         over, ended = sum(loads[-1].values()) / run.sizes["overload_s"], watch.now()
         run.say("the usual load again")
-        loads.append(_load(run, served, template, "after", run.sizes["overload_base_s"], capacity / 12, watch))
+        loads.append(_load(run, served, template, "after", run.sizes["overload_base_s"], capacity / 15, watch))
         recovered = _recovered(watch, ended, baseline)
         memory = max(m for _, m in watch.memory)
         probe.total = probe.acked
