@@ -4,8 +4,8 @@ from typing import Final
 
 QUICK: Final[dict[str, float]] = {
     "senders": 4,
-    "throughput_signals": 20_000_000,
-    "ring_items": 1_000_000,
+    "throughput_signals": 60_000_000,
+    "ring_items": 4_000_000,
     "memory_keys": 1_000_000,
     "memory_limit_mb": 64,
     "saturation_s": 2,
