@@ -87,6 +87,16 @@ bench-peers: ## the engine and its rings beside peers in Rust and Java, where ca
 	@tools/bootstrap
 	python -m benchmarks --peers $(BENCH)
 
+.PHONY: image
+image: ## the container image, with docker or buildah; IMAGE=name:tag BASE=image BASE_DIGEST=sha256:... choose
+	k8s/image/build
+
+.PHONY: k8s-check
+k8s-check: ## the chart, the Dockerfile and the Terraform module over the full matrix, and checkov on all of it (minutes)
+	@tools/bootstrap test
+	@tools/checkov --install
+	K8S_MATRIX=full $(PYTEST) tests/test_k8s_*.py
+
 .PHONY: clean
 clean: ## remove what the verbs made: .venv, build, coverage
 	rm -rf .venv build coverage dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis

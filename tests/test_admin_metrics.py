@@ -1,6 +1,5 @@
 """Metrics: every figure equals what the engine counted, promtool finds nothing, docs and alerts name what exists."""
 
-import re
 import shutil
 import subprocess
 from collections import defaultdict
@@ -129,35 +128,3 @@ def test_the_table_in_the_documentation_is_the_list_of_metrics():
     page = (ROOT / "docs/admin.md").read_text()
     written = [line for line in page.splitlines() if line.startswith("| `bitactor_")]
     assert written == rows
-
-
-# --- alerts ---
-
-RULES = ROOT / "k8s/alerts/bitactor.rules.yml"
-
-
-@needs_promtool
-def test_promtool_takes_the_alert_rules_and_their_unit_tests_pass():
-    done = subprocess.run(
-        [PROMTOOL, "check", "rules", "--lint-fatal", RULES], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    tests = RULES.with_name("bitactor.rules.test.yml")
-    done = subprocess.run([PROMTOOL, "test", "rules", tests], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_alerts_name_metrics_that_exist_and_each_has_a_runbook_and_a_test():
-    text = RULES.read_text()
-    known = {name for name, *_ in metrics.documentation()}
-    known |= {name + end for name in known for end in ("_bucket", "_count", "_sum")} | {"process_resident_memory_bytes"}
-    used = set(re.findall(r"\bbitactor_[a-z_]+", text))
-    assert used and used <= known, used - known
-    alerts = re.findall(r"alert: (\w+)", text)
-    runbook = (ROOT / "docs/alerts.md").read_text()
-    headings = re.findall(r"^## (\w+)$", runbook, re.MULTILINE)
-    assert alerts == headings
-    tested = set(re.findall(r"alertname: (\w+)", RULES.with_name("bitactor.rules.test.yml").read_text()))
-    assert tested == set(alerts)
-    for alert in alerts:
-        assert f"docs/alerts.md#{alert.lower()}" in text
