@@ -145,7 +145,7 @@ class Process:
         settings = {
             "data_dir": "memory",
             "engine": {"shards": 0, "ring_signals": 65536},
-            "log": {"kind": "sqlite", "durability": "full", "size_bytes_max": 1 << 20},
+            "log": {"kind": "sqlite", "durability": "full", "size_bytes_max": 4 << 20},
             "snapshot": {"every_s": 3600.0, "every_signals": 1 << 40, "keep": 2},
             "limits": {"producers_max": 100, "names_max": 1000, "heartbeat_s": 3600.0},
             "outputs": {"window": 1 << 17},

@@ -67,6 +67,8 @@ NONSENSE = {
     "a method of its own": b"BREW /livez HTTP/1.1\r\n" + HOST + b"\r\n",
     "a proxy's request": b"GET http://evil.example/ HTTP/1.1\r\n" + HOST + b"\r\n",
     "a tunnel": b"CONNECT evil.example:443 HTTP/1.1\r\n" + HOST + b"\r\n",
+    "lines that end with a line feed alone": b"GET /api/v1/kinds HTTP/1.1\n" + HOST.replace(b"\r", b"") + b"\n",
+    "a header behind a bare line feed": b"GET /api/v1/kinds HTTP/1.1\r\n" + HOST + b"X: a\nY: b\r\n\r\n",
     "two lengths": POST + b"Content-Length: 10\r\nContent-Length: 11\r\n\r\n" + ERASE,
     "a length that is none": POST + b"Content-Length: ten\r\n\r\n" + ERASE,
     "a length below zero": POST + b"Content-Length: -1\r\n\r\n" + ERASE,

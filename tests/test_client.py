@@ -10,10 +10,11 @@ import time
 
 import numpy as np
 import pytest
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 import bitactor as ba
 from bitactor.client import Client
-from bitactor.ingest.certs import make_ca, make_server
+from bitactor.ingest.certs import _leaf, make_ca, make_server
 from bitactor.protocol.errors import Code, ProtocolError
 
 from .reference_server import ReferenceServer
@@ -63,6 +64,23 @@ def test_signals_over_tls_arrive_once_in_order_and_are_acknowledged(certificates
             assert client.durability == 3 and client.connected
         assert sent(server).tobytes() == trades(100_000).tobytes()
         assert server.events[-1] == ("close", None)
+
+
+def test_a_certificate_that_has_the_name_only_as_its_common_name_is_for_no_host(tmp_path):
+    make_ca(tmp_path)
+    _leaf(tmp_path, "server", "localhost", [], ExtendedKeyUsageOID.SERVER_AUTH, 1)
+    with (
+        ReferenceServer(tls_of(tmp_path)) as server,
+        pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"),
+    ):
+        Client(
+            server.address,
+            producer="desk-1",
+            token="secret",
+            ca_file=tmp_path / "ca.pem",
+            server_name="localhost",
+            connect_s=2,
+        )
 
 
 def test_small_pieces_share_frames_and_need_no_flush(server):

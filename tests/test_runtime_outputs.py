@@ -115,6 +115,22 @@ def test_a_live_reader_gets_what_comes_and_another_reads_from_a_place_on(running
     running(body)
 
 
+def test_a_reader_from_a_place_ahead_is_given_nothing_that_comes_before_it(running):
+    async def body(engine, hub):
+        ahead, never = Peer(), Peer()
+        engine.apply(numbers(0, 10), 1)
+        await settle(hub, 15)
+        hub.subscribe(Subscribe(1, (2, 3), 40, 1, live=False), ahead.write)
+        hub.subscribe(Subscribe(2, (2, 3), 2**64 - 1, 2**64 - 1, live=False), never.write)
+        for step in range(1, 10):
+            engine.apply(numbers(10 * step, 10), 1 + step)
+            await settle(hub, 15 * step + 15)
+        assert ahead.rows == [row for row in expected(0, 100) if row[2:] >= (40, 1)]
+        assert never.rows == []
+
+    running(body)
+
+
 def test_a_reader_is_given_only_the_kinds_it_asked_for_in_order(running):
     async def body(engine, hub):
         peer = Peer()

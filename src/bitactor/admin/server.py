@@ -15,6 +15,7 @@ import socket
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -51,6 +52,15 @@ class _Bounded(H11Protocol):
         super().data_received(data)
         if waiting and not self._waiting:
             self._within(self.answer_s, self.transport.abort)
+
+    def handle_events(self) -> None:
+        """Before a head is read: its lines end with CR LF. A reader before this one may end them elsewhere."""
+        if self.conn.their_state is h11.IDLE:
+            head = self.conn.trailing_data[0].partition(b"\r\n\r\n")[0]
+            if head.count(b"\n") != head.count(b"\r\n"):
+                self._end(b"400 Bad Request", "a line of the request's head ends with a bare line feed")
+                return
+        super().handle_events()
 
     def on_response_complete(self) -> None:
         self._forget()

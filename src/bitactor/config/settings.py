@@ -66,7 +66,7 @@ class Log(_Section):
     durability: Literal["full", "normal", "off"] = "full"
     """When a signal is acknowledged. full: on the disk. normal: a power loss may undo the last. off: any crash of
     the machine may."""
-    size_bytes_max: Annotated[Bytes, Field(ge=1 << 20)] = 10 << 30
+    size_bytes_max: Annotated[Bytes, Field(ge=4 << 20)] = 10 << 30
     """What the log may take on the disk; when full, signals are refused until snapshots made room."""
 
 

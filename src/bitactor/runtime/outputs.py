@@ -40,6 +40,10 @@ class Reader:
         self._id = subscribe.id
         self._wanted = np.zeros(65536, bool)
         self._wanted[list(subscribe.kinds)] = True
+        # A place ahead of all that was emitted: what comes before it was not asked for.
+        self._ahead_of: tuple[int, int] | None = None
+        if not subscribe.live:
+            self._ahead_of = (subscribe.from_position, subscribe.from_index)
         self._write = write
         self._may_write = True
 
@@ -62,10 +66,20 @@ class Reader:
                 self.cursor = hub.first
             rows = hub.rows(self.cursor)
             self.cursor += len(rows)
-            chosen = rows[self._wanted[rows["kind"]]]
+            chosen = self._asked_for(rows[self._wanted[rows["kind"]]])
             if len(chosen):
                 message = Outputs(self._id, self.dropped, chosen.astype(_WIRE).tobytes())
                 self._may_write = self._write(message.encode())
+
+    def _asked_for(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Without rows before the place that was asked for; places only grow, so once one is there all are."""
+        if self._ahead_of is None or not len(rows):
+            return rows
+        position, index = self._ahead_of
+        behind = (rows["position"] > position) | ((rows["position"] == position) & (rows["index"] >= index))
+        if behind.any():
+            self._ahead_of = None
+        return rows[behind]
 
 
 class OutputHub:
