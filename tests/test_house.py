@@ -66,6 +66,7 @@ PLANTED = [
     ("tests_are_sentences", "tests/a.py", "def test_ring():\n", "as a sentence", "def test_a_full_ring_refuses():\n"),
     ("units_last", "core/src/a.h", "int max_idle_ns;\n", "write idle_ns_max", "int idle_ns_max;\n"),
     ("units_last", "src/bitactor/ring.py", "min_bytes = 3\n", "write bytes_min", "bytes_min = 3  # not min_bytes\n"),
+    ("units_last", "src/bitactor/log/a.py", 'x = {"min_bytes": 1}\n', "write bytes_min", 'x = {"max_bytes": 1}\n'),
     ("verbs_exist", "README.md", "`make coffee`\n", "not in the Makefile", "`make test`, and make do\n"),
     ("decisions_have_a_status", "docs/adr/0001-a.md", "# A\n", "needs a status", "# A\n\nStatus: accepted\n"),
     ("decisions_have_a_status", "docs/adr/0001-a.md", "Status: perhaps\n", "needs a status", "**Status:** rejected\n"),

@@ -1,7 +1,10 @@
 """What every log keeps, whatever it is made of and however durable it is."""
 
+import functools
 import random
 import secrets
+import shutil
+import tempfile
 import threading
 
 import pytest
@@ -9,13 +12,43 @@ import pytest
 from bitactor.log.contract import Durability, End, First, LogError, RemovedError
 from bitactor.log.none import NoneLog
 from bitactor.log.sqlite import SqliteLog
+from tests.jetstream_tools import JetStream, unique
 from tests.log_contract.records import record
+
+
+@functools.cache
+def prefix_of(path):
+    """The prefix of the streams of that test."""
+    return unique()
+
+
+_running = {}
+
+
+def servers(nodes):
+    """NATS servers for all tests of this module, started when they are first needed (see stop_servers)."""
+    if nodes not in _running:
+        directory = tempfile.mkdtemp(prefix="bitactor-nats-")
+        _running[nodes] = directory, JetStream(directory, nodes).__enter__()
+    return _running[nodes][1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stop_servers():
+    yield
+    while _running:
+        directory, running = _running.popitem()[1]
+        running.__exit__(None, None, None)
+        shutil.rmtree(directory)
+
 
 OPENERS = {
     "none": lambda path: NoneLog(),
     **{f"sqlite-{each}": lambda path, each=each: SqliteLog.open(path, durability=each) for each in ("full", "normal")},
     "sqlite-off": lambda path: SqliteLog.open(path, durability="off", checkpoint_bytes=1 << 19),
     "sqlite-full-busy": lambda path: SqliteLog.open(path, checkpoint_bytes=1 << 18),
+    "jetstream-1": lambda path: servers(1).open(prefix_of(path)),
+    "jetstream-3": lambda path: servers(3).open(prefix_of(path)),
 }
 DURABILITY = {
     "none": Durability.MEMORY,
@@ -23,6 +56,8 @@ DURABILITY = {
     "sqlite-full-busy": Durability.DISK,
     "sqlite-normal": Durability.NORMAL,
     "sqlite-off": Durability.OS,
+    "jetstream-1": Durability.SERVER,
+    "jetstream-3": Durability.MAJORITY,
 }
 KEEPS = [kind for kind in OPENERS if kind != "none"]
 

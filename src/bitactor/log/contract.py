@@ -22,6 +22,13 @@ class Durability(IntEnum):
     OS = 1  # the process's death, not the machine's
     NORMAL = 2  # as OS; and after power loss the log is whole but may lack its last records
     DISK = 3  # power loss, if the disk keeps what it says it synced
+    # Replicated logs. A server's disk has what it synced before it agreed; else what its kernel wrote by itself.
+    SERVER = 16  # the death of this process and of the one server's; not that server's machine
+    SERVER_DISK = (
+        17  # power loss of the one server, if its disk keeps what it says it synced; not the loss of that disk
+    )
+    MAJORITY = 18  # as long as a majority of the servers neither loses power nor is lost
+    MAJORITY_DISK = 19  # power loss of all servers, and the loss of a minority of them
 
 
 class End(NamedTuple):
@@ -75,6 +82,20 @@ class FatalLogError(LogError):
 
 class LogFullError(LogError):
     """The record would take the log past its maximum size. Nothing was changed; truncate_before makes room."""
+
+
+class LogFencedError(LogError):
+    """Another owner has appended where this one wanted to: nothing of this append is kept, nor will be.
+
+    The log refuses appends from here on; open it again, read what the other one wrote, and go on from there.
+    """
+
+
+class LogSettingsError(LogError):
+    """The servers of a replicated log do not give what was asked for; the message names each setting, and both values.
+
+    Nothing was changed, and nothing is claimed that does not hold.
+    """
 
 
 class LogLockedError(LogError):

@@ -7,6 +7,7 @@ that takes no more bytes before it goes to another one.
 """
 
 import asyncio
+import json
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
@@ -76,6 +77,17 @@ class Connection(nats.aio.client.Client):
         """Connections after the first."""
         count: int = self.stats["reconnects"]
         return count
+
+    async def publish_and_hear(
+        self, subject: str, data: bytes, headers: dict[str, str], timeout_s: float
+    ) -> dict[str, Any]:
+        """Publish to a stream and give its acknowledgement or refusal, as JSON says it. nats.errors.Error: neither."""
+        answer = await self.request(subject, data, timeout_s, headers=headers)
+        try:
+            said: dict[str, Any] = json.loads(answer.data)
+        except ValueError:
+            raise nats.errors.JsonParseError from None
+        return said
 
     async def _connect_to_server(self, s: Any) -> None:
         if self._transport is None:

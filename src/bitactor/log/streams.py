@@ -1,0 +1,179 @@
+"""JetStream's own interface, as far as logs and snapshots use it: requests asked again, streams made and read back.
+
+Every stream is made with all that matters said; what the servers made of it is compared, and what is weaker than asked
+refused. The loop's thread.
+"""
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import nats.errors
+
+from bitactor.log.contract import LogError, LogSettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bitactor.log.nats import Connection
+
+API: Final = "$JS.API"
+TRY_S: Final = 2.0  # an answer takes milliseconds; one that takes longer is asked for again
+OPEN_S: Final = 30.0  # servers may just be electing a leader
+VERSION_MIN: Final = (2, 11)  # the first whose direct get takes a batch
+_VERSION: Final = ".".join(map(str, VERSION_MIN))
+
+NOT_FOUND, NO_MESSAGE, NAME_IN_USE, WRONG_LAST, WRONG_LAST_TOO = 10059, 10037, 10058, 10071, 10164
+# The cluster is between two leaders, or has too few servers just now.
+_PASSING: Final = {10008, 10009, 10004, 10075}
+# What an existing stream may have more of than was asked for; -1 is no limit. Everything else must be equal.
+_AT_LEAST: Final = ("num_replicas", "max_bytes", "max_msg_size")
+_ABSENT: Final = ("mirror", "sources", "subject_transform", "sealed", "no_ack", "template_owner", "allow_msg_ttl")
+
+
+class ApiError(LogError):
+    """JetStream says no. code: its err_code."""
+
+    def __init__(self, subject: str, error: "Mapping[str, Any]") -> None:
+        self.code = int(error.get("err_code", 0))
+        self.description = str(error.get("description", "no reason given"))
+        super().__init__(f"JetStream refuses {subject}: {self.description} ({self.code})")
+
+
+class NoAnswerError(LogError):
+    """Nobody answered in time: servers away, without a leader, or this user may not ask."""
+
+
+def from_now(seconds: float) -> float:
+    """A deadline, on the clock that they are all on."""
+    return time.monotonic() + seconds
+
+
+async def ask(connection: "Connection", subject: str, request: Any = None, *, deadline: float) -> dict[str, Any]:
+    """Ask JetStream's interface, again and again until the deadline. ApiError, NoAnswerError.
+
+    Only for what may be asked twice.
+    """
+    payload = b"" if request is None else json.dumps(request).encode()
+    why = "no connection"
+    while True:
+        try:
+            await connected(connection, deadline)
+            left = min(TRY_S, max(deadline - time.monotonic(), 0.01))
+            answer: dict[str, Any] = json.loads((await connection.request(f"{API}.{subject}", payload, left)).data)
+        except (nats.errors.Error, TimeoutError, ValueError) as error:
+            why = str(error) or type(error).__name__
+        else:
+            if "error" not in answer:
+                return answer
+            refused = ApiError(subject, answer["error"])
+            if refused.code not in _PASSING:
+                raise refused
+            why = refused.description
+        if time.monotonic() >= deadline:
+            raise NoAnswerError(unanswered(connection, f"{API}.{subject}", why))
+        await asyncio.sleep(0.05)
+
+
+def unanswered(connection: "Connection", what: str, why: str) -> str:
+    """A sentence about a request without an answer, with what the servers last refused this user."""
+    denied = f"; the servers say: {connection.denied}" if connection.denied else ""
+    return f"no answer from NATS to {what}: {why}{denied}"
+
+
+async def connected(connection: "Connection", deadline: float) -> None:
+    """Wait for a connection, so that nothing lies in the client's memory to be sent at another time. NoAnswerError."""
+    while not connection.is_connected:
+        if connection.is_closed or time.monotonic() >= deadline:
+            raise nats.errors.ConnectionClosedError
+        await asyncio.sleep(0.02)
+
+
+async def ensure(connection: "Connection", wanted: "Mapping[str, Any]", *, deadline: float) -> dict[str, Any]:
+    """Make the stream of that configuration if there is none, and give what the servers say of it.
+
+    LogSettingsError when it is there, or was made, with less than asked for; ApiError, NoAnswerError.
+    """
+    version = connection.connected_server_version
+    if (version.major, version.minor) < VERSION_MIN:
+        raise LogSettingsError(f"a NATS server of version {version} answers: use {_VERSION} or later")
+    name = wanted["name"]
+    try:
+        info = await ask(connection, f"STREAM.INFO.{name}", deadline=deadline)
+    except ApiError as error:
+        if error.code != NOT_FOUND:
+            raise
+        info = await _create(connection, wanted, deadline)
+    if problems := weaker(wanted, info["config"]):
+        raise LogSettingsError(
+            f"the stream {name} is there with other settings than asked for: {'; '.join(problems)}. Change what was "
+            "asked for, or the stream (`nats stream edit`)"
+        )
+    return info
+
+
+async def _create(connection: "Connection", wanted: "Mapping[str, Any]", deadline: float) -> dict[str, Any]:
+    name, size = wanted["name"], wanted["max_bytes"]
+    while True:
+        try:
+            return await ask(connection, f"STREAM.CREATE.{name}", wanted, deadline=deadline)
+        except ApiError as error:
+            if error.code == NAME_IN_USE:  # made by another replica meanwhile
+                return await ask(connection, f"STREAM.INFO.{name}", deadline=deadline)
+            # Right after a start the servers do not know each other yet: "no suitable peers for placement".
+            if "peers" not in error.description or time.monotonic() >= deadline - OPEN_S / 2:
+                raise LogSettingsError(
+                    f"the stream {name} with {wanted['num_replicas']} replicas of {size} bytes cannot "
+                    f"be made: {error.description} ({error.code})"
+                ) from None
+        await asyncio.sleep(0.2)
+
+
+def weaker(wanted: "Mapping[str, Any]", found: "Mapping[str, Any]") -> list[str]:
+    """What a stream's configuration has less of than wanted, or otherwise, in words."""
+    problems = []
+    for field, value in wanted.items():
+        have = found.get(field)
+        if field == "metadata":
+            fine = isinstance(have, dict) and all(have.get(key) == one for key, one in value.items())
+        elif field in _AT_LEAST and isinstance(have, int):
+            fine = have >= value or (have == -1 and field != "num_replicas")
+        else:
+            fine = have == value or (not have and not value)  # the servers leave out what is false or empty
+        if not fine:
+            problems.append(f"{field} is {json.dumps(have)}, {json.dumps(value)} was asked for")
+    problems += [f"{field} is {json.dumps(found[field])}" for field in _ABSENT if found.get(field)]
+    if found.get("persist_mode") not in (None, "", "default"):
+        problems.append(f"persist_mode is {found['persist_mode']}: it acknowledges before anything is written")
+    return problems
+
+
+def configuration(name: str, subjects: list[str], *, replicas: int, size_bytes_max: int) -> dict[str, Any]:
+    """A stream in files that loses nothing by itself: no age, no count, new messages are refused when it is full."""
+    return {
+        "name": name,
+        "subjects": subjects,
+        "storage": "file",
+        "num_replicas": replicas,
+        "retention": "limits",
+        "discard": "new",
+        "max_bytes": size_bytes_max,
+        "max_msgs": -1,
+        "max_msg_size": -1,
+        "max_msgs_per_subject": -1,
+        "max_age": 0,
+        "max_consumers": -1,
+        "deny_delete": True,
+        "deny_purge": False,
+        "allow_rollup_hdrs": False,
+        "allow_direct": True,
+        "compression": "none",
+    }
+
+
+def peers(info: "Mapping[str, Any]", connection: "Connection") -> frozenset[str]:
+    """The names of the servers that keep the stream."""
+    cluster = info.get("cluster") or {}
+    names = {cluster.get("leader"), *(one.get("name") for one in cluster.get("replicas") or ())} - {None, ""}
+    return frozenset(names or {connection._server_info.get("server_name", "")})
