@@ -19,7 +19,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.service_process import held_port
+from bitactor.validation.service import held_port
 
 HOST = "127.0.0.1"
 _LIBC = ctypes.CDLL(None, use_errno=True)
