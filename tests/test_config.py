@@ -48,6 +48,7 @@ OTHER = {
     "nats.stream": ("other", "other"),
     "nats.replicas": ("5", 5),
     "nats.size_bytes_max": ("3GiB", 3 << 30),
+    "nats.snapshot_bytes_max": ("3GiB", 3 << 30),
     "nats.monitor_urls": ("http://a:8222", "http://a:8222"),
     "limits.connections_max": ("2000", 2000),
     "limits.output_bytes_max": ("1 MiB", 1 << 20),

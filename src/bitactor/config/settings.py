@@ -107,6 +107,8 @@ class Nats(_Section):
     size_bytes_max: Annotated[Bytes, Field(ge=1 << 20)] = 2 << 30
     """What each lane's stream may take on each of them; the servers set it aside. When full, signals are refused until
     snapshots made room."""
+    snapshot_bytes_max: Annotated[Bytes, Field(ge=1 << 20)] = 8 << 30
+    """What the snapshots of all lanes together may take on each of the servers; set aside too."""
     append_s: Annotated[Seconds, Field(gt=0)] = 30.0
     """How long an append is tried while servers fail over, before the service gives up and ends."""
     monitor_urls: str | None = None

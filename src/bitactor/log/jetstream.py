@@ -10,9 +10,9 @@ loop. first, end, durability, full, size and statistics wait for nothing.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import nats.errors
 
@@ -45,12 +45,8 @@ _EXPECTED: Final = "Nats-Expected-Last-Sequence"
 _HEADERS_BYTES: Final = 256  # room for the headers of a message, within what the servers take at once
 _OVERHEAD_BYTES: Final = 34  # of a message in a stream's file, beside subject, headers and payload
 _UNTIDIED_S: Final = 10.0  # after a purge that did not work
-# The account or the server has no room; what was sent is not kept. A full stream says so in words alone:
-_FULL: Final = {10002, 10023, 10047}
-_STORE_FAILED, _FULL_STREAM = 10077, "maximum bytes exceeded"
 _TOO_LARGE: Final = 10054
 
-_T = TypeVar("_T")
 _log = get_logger("bitactor.log")
 
 
@@ -99,7 +95,6 @@ class JetStreamLog:
         self.full = False
         self.retried = 0  # appends that were sent again, because no answer came or it was not clear
         self._connection = connection
-        self._loop = asyncio.get_running_loop()
         self._source = Source(connection, stream, self.path)
         self._subject = subject
         self._append_s = append_s
@@ -203,7 +198,9 @@ class JetStreamLog:
 
     def append(self, record: memoryview | bytes, *, sequence: int, position: int, count: int, wall_ns: int) -> None:
         """Keep a record; see Log.append and append_async. Not on the loop's thread."""
-        self._wait(self.append_async(record, sequence=sequence, position=position, count=count, wall_ns=wall_ns))
+        self._connection.wait(
+            self.append_async(record, sequence=sequence, position=position, count=count, wall_ns=wall_ns)
+        )
 
     async def append_async(
         self, record: memoryview | bytes, *, sequence: int, position: int, count: int, wall_ns: int
@@ -288,8 +285,7 @@ class JetStreamLog:
         refused = streams.ApiError(self._subject, error)
         if refused.code in (streams.WRONG_LAST, streams.WRONG_LAST_TOO):
             return await self._compare(data, sequence, deadline, refused)
-        full = refused.code in _FULL or (refused.code == _STORE_FAILED and _FULL_STREAM in refused.description)
-        if full and not unclear:
+        if streams.is_full(refused) and not unclear:
             raise LogFullError(
                 f"{self.path} uses {self._size} bytes, the servers take no more ({refused.description}): a snapshot "
                 "lets old records go; raise nats.size_bytes_max if this lasts"
@@ -327,7 +323,7 @@ class JetStreamLog:
         self._refuse_if_unusable()
         if not self._removable() or time.monotonic() < self._tidy_again_at:
             return False
-        return self._wait(self.tidy_async())
+        return self._connection.wait(self.tidy_async())
 
     async def tidy_async(self) -> bool:
         """As tidy, on the loop."""
@@ -375,11 +371,10 @@ class JetStreamLog:
 
     def _read(self, batches: Batches) -> Iterator[bytes]:
         try:
-            while records := self._wait(batches.next()):
+            while records := self._connection.wait(batches.next()):
                 yield from records
         finally:
-            if not self._loop.is_closed():
-                asyncio.run_coroutine_threadsafe(batches.close(), self._loop)
+            self._connection.begin(batches.close())
 
     async def read_async(self, from_sequence: int) -> AsyncIterator[list[bytes]]:
         """As read, on the loop: some records at a time."""
@@ -407,16 +402,6 @@ class JetStreamLog:
         if not self._closed:
             self._closed = True
             self._connection.on_reconnect.remove(self._refresh)
-
-    def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Do it on the loop and wait for it, on another thread."""
-        try:
-            if asyncio.get_running_loop() is self._loop:
-                work.close()
-                raise AssertionError("on the loop's own thread this would wait for itself: use the _async method")
-        except RuntimeError:
-            pass
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _fail(self, error: LogError) -> LogError:
         self._failed = error

@@ -9,10 +9,9 @@ missing or damaged: a good copy proves itself by its CRC. The loop's thread.
 
 import asyncio
 import base64
-import contextlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +20,7 @@ import nats.errors
 from bitactor.log import streams
 from bitactor.log.check import HEADER, Checker
 from bitactor.log.contract import CorruptionError, End, RemovedError
+from bitactor.log.direct import DirectBatches
 from bitactor.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -28,11 +28,18 @@ if TYPE_CHECKING:
 
 BATCH_MIN: Final = 16  # records of the first batch; each next one is twice as long, up to:
 BATCH_MAX: Final = 512
-BATCH_BYTES: Final = 4 << 20
 COPIES_TRIED: Final = 8  # servers are chosen at random: so many tries reach each of five with 0.83, then the leader
 ROUNDS: Final = 4  # of such tries, half a second apart: a server that follows may be late
 
 _log = get_logger("bitactor.log")
+
+
+def alone(path: Path, sequence: int, record: bytes) -> Checker:
+    """A checker behind that record, which is the first that is read. CorruptionError."""
+    start = HEADER.unpack_from(record) if len(record) >= HEADER.size else (0,) * 7
+    checker = Checker(path, End(sequence, start[5], start[6]))
+    checker.take(sequence, record)
+    return checker
 
 
 class Source:
@@ -106,9 +113,7 @@ class Source:
         """One record alone, checked by itself."""
 
         def take(data: bytes) -> None:
-            start = HEADER.unpack_from(data) if len(data) >= HEADER.size else None
-            position, wall_ns = (start[5], start[6]) if start else (0, 0)
-            Checker(self.path, End(sequence, position, wall_ns)).take(sequence, data)
+            alone(self.path, sequence, data)
 
         return await self.any_good(sequence, take)
 
@@ -129,32 +134,24 @@ class Batches:
         self._end = end
         self._checker: Checker | None = None
         self._size = BATCH_MIN
+        self._direct = DirectBatches(source.connection, source.stream)
         self._fetching: asyncio.Task[list[tuple[int, bytes]]] | None = None
-        self._subscription: Any = None
-        self._inbox = ""
-        self._number = 0
-        self._got: list[tuple[int, bytes]] = []
-        self._heard = asyncio.Event()
-        self._over = False
 
     async def next(self) -> list[bytes]:
         """The next records, each checked; an empty list at the end. RemovedError, CorruptionError, LogError."""
         if self._at >= self._end:
             return []
-        if self._fetching is None:
-            self._fetching = asyncio.create_task(self._fetch())
-        got = await self._fetching
-        self._fetched = got[-1][0] + 1 if got and got[-1][0] >= self._at else self._at + 1
+        got = dict(await (self._fetching or self._fetch()))
+        self._fetched = max(got, default=self._at + 1)  # message n is record n - 1
         if self._fetched < self._end:
             self._fetching = asyncio.create_task(self._fetch())
-        records = []
-        position = 0
-        while self._at < self._fetched:
-            while position < len(got) and got[position][0] < self._at:
-                position += 1
-            here = got[position][1] if position < len(got) and got[position][0] == self._at else None
-            records.append(await self._checked(here))
-        return records
+        return [await self._checked(got.get(self._at + 1)) for _ in range(self._at, self._fetched)]
+
+    def _fetch(self) -> Coroutine[Any, Any, list[tuple[int, bytes]]]:
+        """What some server has from `_fetched` on."""
+        count = min(self._size, self._end - self._fetched)
+        self._size = min(self._size * 2, BATCH_MAX)
+        return self._direct.get({"seq": self._fetched + 1, "batch": count})
 
     async def _checked(self, record: bytes | None) -> bytes:
         sequence = self._at
@@ -174,59 +171,9 @@ class Batches:
 
     def _take(self, record: bytes) -> None:
         if self._checker is None:
-            start = HEADER.unpack_from(record) if len(record) >= HEADER.size else None
-            position, wall_ns = (start[5], start[6]) if start else (0, 0)
-            checker = Checker(self._source.path, End(self._at, position, wall_ns))
-            checker.take(self._at, record)
-            self._checker = checker
+            self._checker = alone(self._source.path, self._at, record)
         else:
             self._checker.take(self._at, record)
-
-    async def _fetch(self) -> list[tuple[int, bytes]]:
-        """Ask one server for the records from `_fetched` on; what it has of them, with their sequences."""
-        source, connection = self._source, self._source.connection
-        if self._subscription is None:
-            self._inbox = connection.new_inbox()
-            self._subscription = await connection.subscribe(
-                f"{self._inbox}.*", cb=self._hear, pending_msgs_limit=0, pending_bytes_limit=0
-            )
-        deadline = streams.from_now(streams.OPEN_S)
-        while True:
-            self._number += 1
-            self._got, self._over = [], False
-            count = min(self._size, self._end - self._fetched)
-            request = json.dumps({"seq": self._fetched + 1, "batch": count, "max_bytes": BATCH_BYTES})
-            try:
-                await streams.connected(connection, deadline)
-                await connection.publish(
-                    f"{streams.API}.DIRECT.GET.{source.stream}", request.encode(), f"{self._inbox}.{self._number}"
-                )
-                while not self._over:
-                    self._heard.clear()
-                    await asyncio.wait_for(self._heard.wait(), streams.TRY_S)
-            except (nats.errors.Error, TimeoutError) as error:
-                why = str(error) or type(error).__name__
-                if not self._got:
-                    if time.monotonic() >= deadline:
-                        raise streams.NoAnswerError(
-                            streams.unanswered(connection, f"DIRECT.GET.{source.stream}", why)
-                        ) from None
-                    await asyncio.sleep(0.05)
-                    continue
-            self._size = min(self._size * 2, BATCH_MAX)
-            got, self._got = self._got, []
-            return got
-
-    async def _hear(self, message: Any) -> None:
-        """A record of the batch, or its end."""
-        if message.subject != f"{self._inbox}.{self._number}":
-            return  # of a request that was given up
-        headers = message.headers or {}
-        if "Status" not in headers:
-            self._got.append((int(headers["Nats-Sequence"]) - 1, message.data))
-        elif headers["Status"] != "503":  # that one: nobody serves this stream just now
-            self._over = True
-        self._heard.set()
 
     async def close(self) -> None:
         """Ask for no more. May be called twice."""
@@ -234,7 +181,4 @@ class Batches:
             self._fetching.cancel()
             await asyncio.gather(self._fetching, return_exceptions=True)
             self._fetching = None
-        if self._subscription is not None:
-            subscription, self._subscription = self._subscription, None
-            with contextlib.suppress(nats.errors.Error):  # the connection has gone, and the subscription with it
-                await subscription.unsubscribe()
+        await self._direct.close()

@@ -9,7 +9,9 @@ that takes no more bytes before it goes to another one.
 import asyncio
 import json
 import ssl
-from typing import TYPE_CHECKING, Any, Final
+import threading
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from bitactor.log.contract import LogError
 from bitactor.telemetry import get_logger
@@ -34,6 +36,7 @@ _PINGS_MAX: Final = 3
 _PENDING_BYTES_MAX: Final = 32 << 20  # written and not yet taken by the socket; beyond it publishing waits
 _DENIED: Final = "authorization violation"
 
+_T = TypeVar("_T")
 _log = get_logger("bitactor.nats")
 
 
@@ -70,6 +73,8 @@ class Connection(nats.aio.client.Client):
         super().__init__()
         self.denied: str | None = None
         self.on_reconnect: list[Any] = []
+        self.loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
         self.refused: asyncio.Future[Exception] | None = None  # until the first connection: what makes trying useless
 
     @property
@@ -77,6 +82,20 @@ class Connection(nats.aio.client.Client):
         """Connections after the first."""
         count: int = self.stats["reconnects"]
         return count
+
+    def wait(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """What the coroutine gives, run on the connection's loop. For other threads than the loop's."""
+        if threading.get_ident() == self._thread:
+            work.close()
+            raise AssertionError("the loop's own thread would wait for itself: use the method that ends in _async")
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+    def begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Let the loop run the coroutine, and do not wait; nothing happens once the loop is closed. Any thread."""
+        if self.loop.is_closed():
+            work.close()
+        else:
+            asyncio.run_coroutine_threadsafe(work, self.loop)
 
     async def publish_and_hear(
         self, subject: str, data: bytes, headers: dict[str, str], timeout_s: float

@@ -27,6 +27,8 @@ _VERSION: Final = ".".join(map(str, VERSION_MIN))
 NOT_FOUND, NO_MESSAGE, NAME_IN_USE, WRONG_LAST, WRONG_LAST_TOO = 10059, 10037, 10058, 10071, 10164
 # The cluster is between two leaders, or has too few servers just now.
 _PASSING: Final = {10008, 10009, 10004, 10075}
+_FULL: Final = {10002, 10023, 10047}
+_STORE_FAILED: Final = 10077
 # What an existing stream may have more of than was asked for; -1 is no limit. Everything else must be equal.
 _AT_LEAST: Final = ("num_replicas", "max_bytes", "max_msg_size")
 _ABSENT: Final = ("mirror", "sources", "subject_transform", "sealed", "no_ack", "template_owner", "allow_msg_ttl")
@@ -39,6 +41,12 @@ class ApiError(LogError):
         self.code = int(error.get("err_code", 0))
         self.description = str(error.get("description", "no reason given"))
         super().__init__(f"JetStream refuses {subject}: {self.description} ({self.code})")
+
+
+def is_full(refused: ApiError) -> bool:
+    """Whether it was refused for want of room: of the stream, the account or the server. It is not kept then."""
+    # A full stream says so in words alone.
+    return refused.code in _FULL or (refused.code == _STORE_FAILED and "maximum bytes exceeded" in refused.description)
 
 
 class NoAnswerError(LogError):
