@@ -85,3 +85,9 @@ def test_checkov_finds_nothing_in_the_dockerfile(tmp_path):
     planted.write_text('FROM debian:latest\nADD x /x\nCMD ["/x"]\n')
     failed, _ = checked("dockerfile", ["--file", str(planted)])
     assert {text.split()[0] for text in failed} >= {"CKV_DOCKER_3", "CKV_DOCKER_7"}
+
+
+def test_checkov_finds_nothing_in_the_terraform_module():
+    failed, passed = checked("terraform", ["--directory", str(ROOT / "k8s/terraform")])
+    assert failed == []
+    assert passed > 0

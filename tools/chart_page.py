@@ -18,15 +18,18 @@ SCHEMA: Final = CHART / "values.schema.json"
 PAGE: Final = CHART / "README.md"
 BEGIN: Final = "<!-- made by tools/chart_page.py -->\n"
 # What the chart sets itself, from other values: sections whole, or single settings.
-THE_CHARTS: Final = {"app", "data_dir", "ingest", "tls", "auth", "admin", "cluster", "nats", "shutdown", "log.kind"}
+THE_CHARTS: Final = {
+    *("app", "data_dir", "ingest", "tls", "auth", "admin", "shutdown", "log.kind", "cluster.replica", "nats.urls"),
+    *("nats.credentials_file", "nats.nkey_file", "nats.user", "nats.password_file"),
+    *("nats.tls_ca_file", "nats.tls_cert_file", "nats.tls_key_file"),
+}
 # Words of JSON Schema that are taken over.
 KEPT: Final = {"type", "anyOf", "enum", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 
 
 def is_the_charts(name: str) -> bool:
     """Whether a setting is made from other values of the chart."""
-    section, _, key = name.rpartition(".")
-    return name in THE_CHARTS or section in THE_CHARTS or (section == "log" and key.startswith("nats"))
+    return name in THE_CHARTS or name.rpartition(".")[0] in THE_CHARTS
 
 
 def config_schema() -> dict[str, Any]:

@@ -83,6 +83,23 @@ annotations:
 {{- $_ := set $own.tls "client_ca_file" (printf "/etc/bitactor/client-ca/%s" .Values.tls.clientCertificates.key) -}}
 {{- $_ := set $own.tls "client_required" .Values.tls.clientCertificates.required -}}
 {{- end -}}
+{{- if not (include "bitactor.standalone" .) -}}
+{{- $_ := set $own.log "kind" "jetstream" -}}
+{{- $nats := dict "urls" .Values.nats.url -}}
+{{- with .Values.nats.credentials }}{{ if .existingSecret -}}
+{{- $_ := set $nats (ternary "nkey_file" "credentials_file" (eq .kind "nkey")) (printf "/etc/bitactor/nats/%s" .key) -}}
+{{- end }}{{ end -}}
+{{- with .Values.nats.password }}{{ if .existingSecret -}}
+{{- $_ := set $nats "user" .user -}}
+{{- $_ := set $nats "password_file" (printf "/etc/bitactor/nats-password/%s" .key) -}}
+{{- end }}{{ end -}}
+{{- with .Values.nats.ca }}{{ if .existingSecret }}{{ $_ := set $nats "tls_ca_file" (printf "/etc/bitactor/nats-ca/%s" .key) }}{{ end }}{{ end -}}
+{{- if .Values.nats.clientCertificate.existingSecret -}}
+{{- $_ := set $nats "tls_cert_file" "/etc/bitactor/nats-certificate/tls.crt" -}}
+{{- $_ := set $nats "tls_key_file" "/etc/bitactor/nats-certificate/tls.key" -}}
+{{- end -}}
+{{- $_ := set $own "nats" $nats -}}
+{{- end -}}
 {{- $all := mergeOverwrite (deepCopy .Values.config) $own -}}
 # Made by the chart; the settings are in docs/configuration.md.
 {{- range $name, $value := $all }}{{ if not (kindIs "map" $value) }}
@@ -100,6 +117,9 @@ annotations:
 {{- define "bitactor.checks" -}}
 {{- if and (not (include "bitactor.standalone" .)) (not .Values.nats.url) -}}
 {{ fail "nats.url: mode cluster keeps its log in NATS JetStream; say where it is, such as nats://nats.nats.svc:4222, or set mode=standalone" }}
+{{- end -}}
+{{- if and .Values.nats.credentials.existingSecret .Values.nats.password.existingSecret -}}
+{{ fail "nats.password: nats.credentials says already who this is; choose one" }}
 {{- end -}}
 {{- if and (eq .Values.tls.source "secret") (not .Values.tls.existingSecret) -}}
 {{ fail "tls.existingSecret: needed, because tls.source is secret" }}

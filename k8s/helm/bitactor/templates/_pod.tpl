@@ -104,7 +104,9 @@ spec:
         {{- if .Values.tls.clientCertificates.existingSecret }}
         - {name: client-ca, mountPath: /etc/bitactor/client-ca, readOnly: true}
         {{- end }}
-        {{- include "bitactor.natsMounts" . | nindent 8 }}
+        {{- range include "bitactor.natsSecrets" . | fromJsonArray }}
+        - {name: {{ .name }}, mountPath: /etc/bitactor/{{ .name }}, readOnly: true}
+        {{- end }}
         {{- if not .Values.app.directory }}
         - {name: app, mountPath: /app, readOnly: true}
         {{- end }}
@@ -130,7 +132,10 @@ spec:
     - name: client-ca
       secret: {secretName: {{ .Values.tls.clientCertificates.existingSecret }}, defaultMode: 0440}
     {{- end }}
-    {{- include "bitactor.natsVolumes" . | nindent 4 }}
+    {{- range include "bitactor.natsSecrets" . | fromJsonArray }}
+    - name: {{ .name }}
+      secret: {secretName: {{ .secret }}, defaultMode: 0440}
+    {{- end }}
     {{- if not .Values.app.directory }}
     - name: app
       {{- if .Values.app.volume }}
@@ -152,26 +157,13 @@ spec:
     {{- end }}
 {{- end }}
 
-{{- define "bitactor.natsMounts" -}}
+{{/* Secrets for NATS: name of the volume and directory, and the Secret. */}}
+{{- define "bitactor.natsSecrets" -}}
+{{- $found := list }}
 {{- if not (include "bitactor.standalone" .) }}
-{{- if .Values.nats.credentials.existingSecret }}
-- {name: nats-credentials, mountPath: /etc/bitactor/nats, readOnly: true}
-{{- end }}
-{{- if .Values.nats.ca.existingSecret }}
-- {name: nats-ca, mountPath: /etc/bitactor/nats-ca, readOnly: true}
+{{- range $name, $value := dict "nats" .Values.nats.credentials "nats-ca" .Values.nats.ca "nats-certificate" .Values.nats.clientCertificate "nats-password" .Values.nats.password }}
+{{- with $value.existingSecret }}{{ $found = append $found (dict "name" $name "secret" .) }}{{ end }}
 {{- end }}
 {{- end }}
-{{- end }}
-
-{{- define "bitactor.natsVolumes" -}}
-{{- if not (include "bitactor.standalone" .) }}
-{{- with .Values.nats.credentials.existingSecret }}
-- name: nats-credentials
-  secret: {secretName: {{ . }}, defaultMode: 0440}
-{{- end }}
-{{- with .Values.nats.ca.existingSecret }}
-- name: nats-ca
-  secret: {secretName: {{ . }}, defaultMode: 0440}
-{{- end }}
-{{- end }}
+{{- toJson $found }}
 {{- end }}

@@ -1,0 +1,91 @@
+"""The end-to-end check on a real cluster: `make k8s-e2e`, or python k8s/e2e/run.py [--only 1,2,6] [--json FILE].
+
+Ends with a table of what passed and a JSON file, build/k8s-e2e.json. Status 1 when a step failed. cluster.py says where
+it runs; IMAGE, BASE, NATS_CHART, CLUSTER_TOOLS and RATE (signals a second of the steady load) choose.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+import traceback
+from datetime import UTC, datetime
+
+import cluster
+import monitoring
+import steps
+from kube import ROOT, Failed, Service, kubectl
+
+
+def plan(image):
+    """(number, title, what runs)."""
+    service = Service(image, mode="cluster")
+    alone = steps.alone(image)
+    return [
+        ("1", "installed as the report has it", lambda: steps.installed(service)),
+        ("2", "real flights through the Service", lambda: steps.flights_sent(service)),
+        ("3", "exact under faults", lambda: steps.disturbed(service)),
+        ("4", "autoscaling", lambda: steps.autoscaled(service)),
+        ("5", "confined", lambda: steps.confined(service)),
+        ("6", "standalone", lambda: steps.standalone(alone)),
+        ("7", "monitored", lambda: monitoring.monitored(alone)),
+        ("8", "removed", lambda: steps.removed(alone)),
+    ]
+
+
+def machine():
+    """Where it ran, for whoever reads the figures."""
+    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
+    return f"{os.cpu_count()} cores of {model or platform.machine()}, Linux {platform.release()}"
+
+
+def main():
+    """Run the steps; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="numbers of steps, with commas")
+    parser.add_argument("--json", default=str(ROOT / "build/k8s-e2e.json"))
+    given = parser.parse_args()
+    version = cluster.connect()
+    begun = time.monotonic()
+    image = cluster.image()
+    print(f"Kubernetes {version}; image {image} ready after {time.monotonic() - begun:.0f} s", flush=True)
+    rows, failed = [], []
+    for number, title, step in plan(image):
+        if given.only and number not in given.only.split(","):
+            continue
+        print(f"\n{number} {title}", flush=True)
+        at = time.monotonic()
+        try:
+            for check, seen in step():
+                rows.append({"step": number, "check": check, "result": "ok", "seen": seen})
+                print(f"  ok    {check}: {seen}", flush=True)
+        except Exception as error:  # noqa: BLE001 (the other steps still run)
+            if not isinstance(error, Failed):
+                traceback.print_exc()
+            failed.append(number)
+            rows.append({"step": number, "check": title, "result": "FAILED", "seen": str(error)})
+            print(f"  FAIL  {error}", flush=True)
+        rows.append({"step": number, "check": "seconds", "result": "", "seen": round(time.monotonic() - at, 1)})
+    report = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine(),
+        "kubernetes": version,
+        "image": image,
+        "failed": failed,
+        "rows": rows,
+    }
+    with open(given.json, "w") as file:
+        json.dump(report, file, indent=1)
+    print("\nstep  result  check")
+    for row in rows:
+        if row["result"]:
+            print(f"{row['step']:>4}  {row['result']:<6}  {row['check']}: {row['seen']}")
+    print(f"\n{'FAILED: steps ' + ', '.join(failed) if failed else 'all passed'}; {given.json}")
+    print(kubectl("get", "namespaces", "-o", "name").replace("\n", " "))
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

