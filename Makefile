@@ -14,7 +14,7 @@ DEBUG := -Dpython=false -Dbuildtype=debugoptimized -Db_ndebug=false
 
 .PHONY: help
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## the service with TLS, log and dashboard; replays real flights through a client, checks them, goes on serving
@@ -96,6 +96,11 @@ k8s-check: ## the chart, the Dockerfile and the Terraform module over the full m
 	@tools/bootstrap test
 	@tools/checkov --install
 	K8S_MATRIX=full $(PYTEST) tests/test_k8s_*.py
+
+.PHONY: k8s-e2e
+k8s-e2e: ## all of it on a real cluster: KUBECONFIG's, or one that it starts; E2E="--only 1,2" chooses (half an hour)
+	@tools/bootstrap test
+	python k8s/e2e/run.py $(E2E)
 
 .PHONY: clean
 clean: ## remove what the verbs made: .venv, build, coverage

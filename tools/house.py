@@ -234,8 +234,8 @@ def verbs_exist(path: str, text: str, verbs: frozenset[str] | None = None) -> It
         return
     if verbs is None:
         makefile = Path(__file__).parent.parent / "Makefile"
-        verbs = frozenset(re.findall(r"^([a-z-]+):", makefile.read_text(), re.MULTILINE))
-    for match in re.finditer(r"(?:`|^\s*)make ([a-z-]+)", text, re.MULTILINE):
+        verbs = frozenset(re.findall(r"^([a-z0-9-]+):", makefile.read_text(), re.MULTILINE))
+    for match in re.finditer(r"(?:`|^\s*)make ([a-z0-9-]+)", text, re.MULTILINE):
         if match[1] not in verbs:
             yield line_of(text, match.start()), f"`make {match[1]}` is not in the Makefile"
 

@@ -13,6 +13,7 @@ import time
 import traceback
 from datetime import UTC, datetime
 
+import alone as standalone
 import cluster
 import monitoring
 import steps
@@ -22,14 +23,14 @@ from kube import ROOT, Failed, Service, kubectl
 def plan(image):
     """(number, title, what runs)."""
     service = Service(image, mode="cluster")
-    alone = steps.alone(image)
+    alone = standalone.alone(image)
     return [
         ("1", "installed as the report has it", lambda: steps.installed(service)),
         ("2", "real flights through the Service", lambda: steps.flights_sent(service)),
         ("3", "exact under faults", lambda: steps.disturbed(service)),
         ("4", "autoscaling", lambda: steps.autoscaled(service)),
         ("5", "confined", lambda: steps.confined(service)),
-        ("6", "standalone", lambda: steps.standalone(alone)),
+        ("6", "standalone", lambda: standalone.standalone(alone)),
         ("7", "monitored", lambda: monitoring.monitored(alone)),
         ("8", "removed", lambda: steps.removed(alone)),
     ]
