@@ -62,6 +62,20 @@ class _Bounded(H11Protocol):
                 return
         super().handle_events()
 
+    def send_400_response(self, msg: str) -> None:
+        """Refuse bytes that are no HTTP; a request that they came behind, or in the body of, gets no other answer."""
+        cycle: Any = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:  # half an answer is no place for another one
+                self.transport.abort()
+                return
+        self._end(b"400 Bad Request", "these bytes are no request in HTTP")
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: who asks for another protocol gets an answer in this one."""
+
     def on_response_complete(self) -> None:
         self._forget()
         super().on_response_complete()
