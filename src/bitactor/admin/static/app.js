@@ -34,8 +34,8 @@ function showTiles(now, accepted, processed, outward) {
     tile("Accepted", short(last(accepted)), "/s", `${integer(engine.accepted)} in all`, { exact: engine.accepted }),
     tile("Processed", short(last(processed)), "/s", `${integer(engine.processed)} in all`, { exact: engine.processed }),
     tile("Outputs", short(last(outward)), "/s", `${integer(engine.emits_outward)} in all`, { exact: engine.emits_outward }),
-    tile("Keys", short(keys), "", `${integer(keys)} of ${engine.actors.length} actors`, { exact: keys }),
-    tile("Log lag", short(lag), "signals", lag ? "admitted, not yet durable" : "everything is durable", { exact: lag }),
+    tile("Keys", short(keys), "", `${integer(keys)} in ${engine.actors.length} actor${engine.actors.length === 1 ? "" : "s"}`, { exact: keys }),
+    tile("Log lag", short(lag), "signals", lag ? "not yet durable" : "all is durable", { exact: lag }),
     tile("Dropped", short(dropped), "signals", `${integer(engine.queued)} queued`, { exact: dropped, alarm: dropped > 0 }),
   );
 }

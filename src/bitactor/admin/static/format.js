@@ -58,6 +58,18 @@ export function cell(value) {
   return String(value);
 }
 
+/** How a column of numbers is shown: digits in groups, and as many decimals in each row as the finest of them has. */
+export function numbers(values) {
+  const floats = values.filter((value) => typeof value === "number" && Number.isFinite(value));
+  const wide = floats.some((value) => value !== 0 && (Math.abs(value) >= 1e15 || Math.abs(value) < 1e-4));
+  const decimals = Math.max(0, ...floats.map((value) => String(Number(value.toPrecision(9))).split(".")[1]?.length ?? 0));
+  const float = new Intl.NumberFormat("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  return (value) => {
+    if (typeof value === "number" && Number.isFinite(value)) return wide ? cell(value) : float.format(value);
+    return typeof value === "string" && /^-?\d+$/.test(value) ? whole.format(BigInt(value)) : cell(value);
+  };
+}
+
 /** An element with attributes (class, title, data-…, on… functions) and children (elements or texts). */
 export function el(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);

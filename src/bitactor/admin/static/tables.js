@@ -1,6 +1,6 @@
 // Tables: an actor's live states, producers, rows of a query.
 
-import { cell, el, integer } from "./format.js";
+import { cell, el, integer, numbers } from "./format.js";
 import { get, post } from "./source.js";
 
 const NUMERIC = /^(f8|f4|[iu][1248]|TINYINT|SMALLINT|INTEGER|U?BIGINT|U?HUGEINT|DOUBLE|FLOAT|DECIMAL.*)$/;
@@ -14,7 +14,8 @@ export function grid(columns, rows, { sort = null, onSort = null } = {}) {
     const label = sortable ? el("button", { type: "button", onclick: () => onSort(column.name) }, column.name) : column.name;
     return el("th", { scope: "col", class: side[at], "aria-sort": state, title: column.type }, label);
   });
-  const body = rows.map((row) => el("tr", {}, row.map((value, at) => el("td", { class: side[at] }, cell(value)))));
+  const shown = columns.map((_, at) => (side[at] ? cell : numbers(rows.map((row) => row[at]))));
+  const body = rows.map((row) => el("tr", {}, row.map((value, at) => el("td", { class: side[at] }, shown[at](value)))));
   return el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, body));
 }
 
