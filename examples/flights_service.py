@@ -126,7 +126,8 @@ def run(data: Path) -> int:
             print("\nserving until Ctrl-C:")
             print(f"  dashboard  {ready['admin']}")
             print(f"  signals    {ready['ingest'][0]} (TLS; CA and token in {data / 'dev'})")
-            print(f"  SQL        bitactor query --url {ready['admin']} 'from by_carrier order by departed desc'", flush=True)
+            verb = os.path.relpath(Path(sys.executable).with_name("bitactor"))
+            print(f"  SQL        {verb} query --url {ready['admin']} 'from by_carrier order by departed desc'", flush=True)
             with contextlib.suppress(KeyboardInterrupt):
                 signal.pause()
         else:

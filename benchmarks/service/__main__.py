@@ -1,17 +1,19 @@
-"""`python -m benchmarks.service`: each figure beside its goal and the raw figures of the same run, as JSON lines.
+"""`python -m benchmarks.service`: each figure beside its goal, the raw figures and peers of the same run, as JSON lines.
 
 Client and service are processes of their own on loopback, TLS 1.3, the shipped Python client. Short by default; --full
-is 30 s a rate and the sizes of the goals.
+is 30 s a rate and the sizes of the goals; --only runs parts, each of which takes under four minutes.
 """
 
 import argparse
 import json
 import resource
+import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
-from benchmarks import machine
+from benchmarks import environments, machine
 from benchmarks.service import raw
 from benchmarks.service.process import Served
 
@@ -44,6 +46,26 @@ def raw_figures(run):
         run.tell(f"raw uvloop receive, {name}", run.raw[name] / MI, "MB/s")
     run.raw["sqlite"] = raw.sqlite(seconds)
     run.tell("raw SQLite FULL, 256 KiB blobs", run.raw["sqlite"] / MI, "MB/s")
+    p50, p99 = raw.sync(min(seconds, 3))
+    run.tell("raw fdatasync of 4 KiB, p50", p50 * 1e6, "us", p99_us=p99 * 1e6)
+
+
+def peers(run):
+    """What brokers carry in frames of 1,000 signals, without a state; ours beside them is `rates`."""
+    interpreter = environments.python("brokers", may_install=not run.options.tiny)
+    for name in PEERS:
+        if isinstance(interpreter, str):
+            print(f"{name}: left out: {interpreter}", file=sys.stderr, flush=True)
+            continue
+        command = [interpreter, Path(__file__).with_name("brokers.py"), name, str(run.options.seconds)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=300, check=False)
+        got = json.loads(done.stdout) if done.returncode == 0 else {"absent": f"status {done.returncode}"}
+        if "absent" in got:
+            print(f"{name}: left out: {got['absent']}", file=sys.stderr, flush=True)
+            continue
+        run.raw[name] = got["rate"]
+        title = "JetStream, each message synced" if name == "jetstream" else name
+        run.tell(f"peer {title}", got["rate"] / MI, "M signals/s", mb_per_s=got["rate"] * 32 / MI)
 
 
 def rates(run):
@@ -56,10 +78,13 @@ def rates(run):
         with Served(*flags) as served:
             before = served.cpu_s
             got = served.peer("send", seconds, 10_000)
+            said = served.ask("api/v1/statistics")["statistics"]
+            others = {f"over_{peer}": got["rate"] / run.raw[peer] for peer in PEERS if peer in run.raw}
             run.tell(
                 f"TLS to applied state, {name}", got["rate"] / MI, "M signals/s", at_least=goal, client_cpu=got["cpu"],
                 service_cpu_s=served.cpu_s - before, seconds=seconds, rss_bytes=served.rss_bytes,
-                of_raw=got["rate"] * 32 / run.raw[beside] if beside in run.raw else None, beside=beside,
+                of_raw=got["rate"] * 32 / run.raw[beside] if beside in run.raw else None, beside=beside, **others,
+                snapshots=said["snapshot"]["taken"], checkpoints=sum(said["log"]["checkpoint_seconds"]["counts"]),
             )  # fmt: skip
 
 
@@ -67,7 +92,11 @@ def acks(run):
     """One frame of one signal to its acknowledgement."""
     for name, flags, goal in (("log none", ["--log-kind=none"], 150), ("SQLite FULL", [], 1500)):
         with Served(*flags) as served:
-            for peer, title, limit in (("wire", "a blocking socket", goal), ("ack", "the Python client", None)):
+            for peer, title, limit in (
+                ("wire", "a blocking socket", goal),
+                ("ack_async", "the asyncio client", None),
+                ("ack", "the client for threads", None),
+            ):
                 got = served.peer(peer, run.options.rounds)
                 figure = f"ack round trip p50, {name}, {title}"
                 run.tell(figure, got["p50"] * 1e6, "us", at_most=limit, p99_us=got["p99"] * 1e6)
@@ -117,22 +146,26 @@ def idle(run):
     most = number + 10
     bounds = [f"--limits-connections-max={most}", f"--limits-connections-per-peer-max={most}"]
     with Served("--log-kind=none", *bounds, "--limits-handshake-s=120") as served:
-        before = served.rss_bytes
-        opened = raw.idle(served.address, number)
-        time.sleep(1)
-        each = (served.rss_bytes - before) / len(opened)
-        run.tell(f"{len(opened):,} idle connections, each", each / 1024, "KiB", at_most=64)
-        took = []
-        for _ in range(200):
-            begun = time.perf_counter()
-            served.ask("api/v1/actors")
-            took.append(time.perf_counter() - begun)
-        run.tell("admin p99 beside them", sorted(took)[197] * 1000, "ms", at_most=100)
-        for connection in opened:
-            connection.close()
+        for what, ca_file in (("silent", None), ("after their TLS handshake", served.data / "dev" / "ca.pem")):
+            before = served.rss_bytes
+            opened = raw.idle(served.address, number, ca_file)
+            time.sleep(1)
+            each = (served.rss_bytes - before) / len(opened)
+            run.tell(f"{len(opened):,} connections before their hello, {what}, each", each / 1024, "KiB", at_most=64)
+            took = []
+            for _ in range(200):
+                begun = time.perf_counter()
+                served.ask("api/v1/actors")
+                took.append(time.perf_counter() - begun)
+            run.tell(f"admin p99 beside them, {what}", sorted(took)[197] * 1000, "ms", at_most=100)
+            for connection in opened:
+                connection.close()
+            while served.ask("api/v1/statistics")["statistics"]["ingest"]["connections"]:
+                time.sleep(0.05)
 
 
-FIGURES = {f.__name__: f for f in (raw_figures, rates, acks, recovery, keys, starts, idle)}
+PEERS = ("nats", "redis", "mqtt", "pyzmq", "jetstream")
+FIGURES = {f.__name__: f for f in (raw_figures, peers, rates, acks, recovery, keys, starts, idle)}
 
 
 def main():

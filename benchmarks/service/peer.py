@@ -1,5 +1,6 @@
 """The other side, a process of its own, with the shipped client: `peer DATA ADDRESS WHAT ...` prints one JSON line."""
 
+import asyncio
 import json
 import socket
 import ssl
@@ -74,6 +75,27 @@ def ack(data, address, rounds):
     return {"p50": float(np.percentile(late, 50)), "p99": float(np.percentile(late, 99))}
 
 
+def ack_async(data, address, rounds):
+    """As ack, by the client for asyncio, whose loop is the only thread."""
+    development = Path(data) / "dev"
+
+    async def run():
+        took = []
+        async with ba.AsyncClient(
+            address, producer="bench", token_file=development / "token", ca_file=development / "ca.pem",
+            server_name="localhost", linger_s=0.0,
+        ) as client:  # fmt: skip
+            for _ in range(int(rounds)):
+                begun = time.perf_counter()
+                await client.send("trade", 7, 1.5, 2, time=1)
+                await client.flush()
+                took.append(time.perf_counter() - begun)
+        late = took[len(took) // 5 :]
+        return {"p50": float(np.percentile(late, 50)), "p99": float(np.percentile(late, 99))}
+
+    return asyncio.run(run())
+
+
 def wire(data, address, rounds):
     """As ack, by one blocking socket and no client: what the service and the network take."""
     host, port = address.rsplit(":", 1)
@@ -106,7 +128,8 @@ def wire(data, address, rounds):
 
 def main():
     data, address, what, *rest = sys.argv[1:]
-    print(json.dumps({"send": send, "count": count, "ack": ack, "wire": wire}[what](data, address, *rest)))
+    verbs = {each.__name__: each for each in (send, count, ack, ack_async, wire)}
+    print(json.dumps(verbs[what](data, address, *rest)))
 
 
 if __name__ == "__main__":

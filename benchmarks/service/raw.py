@@ -1,6 +1,7 @@
 """What the machine gives without a service: bytes through uvloop, plain and TLS 1.3, and blobs into SQLite."""
 
 import multiprocessing
+import os
 import socket
 import ssl
 import tempfile
@@ -91,15 +92,31 @@ def sqlite(seconds):
         return written / took
 
 
-def idle(address, number):
-    """Open so many plain connections that say nothing; the open sockets."""
+def sync(seconds):
+    """(p50, p99) seconds of an fdatasync behind 4 KiB appended: what an acknowledgement of SQLite FULL waits for."""
+    took, end = [], time.perf_counter() + seconds
+    with tempfile.TemporaryFile(buffering=0) as file:
+        while len(took) < 20 or time.perf_counter() < end:
+            begun = time.perf_counter()
+            file.write(bytes(4096))
+            os.fdatasync(file.fileno())
+            took.append(time.perf_counter() - begun)
+    took.sort()
+    return took[len(took) // 2], took[len(took) * 99 // 100]
+
+
+def idle(address, number, ca_file=None):
+    """Open so many connections that say nothing, with ca_file after their TLS handshake; the open sockets."""
     host, port = address.rsplit(":", 1)
     opened = []
     lock = threading.Lock()
+    context = None if ca_file is None else ssl.create_default_context(cafile=ca_file)
 
     def some(n):
         for _ in range(n):
             connection = socket.create_connection((host, int(port)))
+            if context is not None:
+                connection = context.wrap_socket(connection, server_hostname="localhost")
             with lock:
                 opened.append(connection)
 
