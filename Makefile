@@ -29,9 +29,9 @@ test: ## build and run all tests: the core's with asserts through meson, then py
 	$(PYTEST)
 
 .PHONY: crash
-crash: ## kill the service at random moments, CRASH_ROUNDS times over, and compare with a replay (minutes)
+crash: ## kill the service at random moments, CRASH_ROUNDS times over, and compare with a replay; a minute of overload (minutes)
 	@tools/bootstrap test
-	BITACTOR_CRASH_ROUNDS=$(CRASH_ROUNDS) $(PYTEST) tests/test_crash.py tests/test_overload.py --timeout 3600
+	BITACTOR_CRASH_ROUNDS=$(CRASH_ROUNDS) BITACTOR_OVERLOAD_S=60 $(PYTEST) tests/test_crash.py tests/test_overload.py --timeout 3600
 
 .PHONY: lint
 lint: ## formatters, linters, strict types, the compiler's static analyser

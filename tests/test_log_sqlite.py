@@ -274,3 +274,15 @@ def test_damage_that_sqlite_finds_is_told_as_corruption(tmp_path):
     path.write_bytes(data)
     with pytest.raises(CorruptionError, match="SQLite finds its pages damaged"):
         SqliteLog.open(tmp_path)
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_the_cache_of_pages_is_bounded(tmp_path, was_there):
+    if was_there:
+        SqliteLog.open(tmp_path).close()
+    with contextlib.closing(SqliteLog.open(tmp_path, durability="off")) as log:
+        for sequence in range(30):
+            record(sequence, 1 << 20).to(log)
+            log.tidy()
+        used, _ = log._connection.status(apsw.SQLITE_DBSTATUS_CACHE_USED)
+        assert used <= 256 * 65536 * 1.1

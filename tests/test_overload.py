@@ -13,13 +13,15 @@ import numpy as np
 from bitactor.log.sqlite import SqliteLog
 from bitactor.protocol.messages import Hello
 from bitactor.protocol.records import RecordType, read_record
+from tests.admin_service import ask
 from tests.service_app import app
 from tests.service_oracle import assert_same_state, read_log
 from tests.service_process import Producer, Served, number_of
 from tests.test_crash import newest_snapshot
 
 SECONDS = float(os.environ.get("BITACTOR_OVERLOAD_S", "2"))
-RSS_BYTES_MAX = 600 << 20
+RSS_BYTES_MAX = 300 << 20  # the process, three records, the ring, ten windows of unread bytes
+SLOW = Path(__file__).parent / "slow_app.py"
 
 
 def rss_bytes(pid):
@@ -49,24 +51,45 @@ def counted(directory):
     return reached
 
 
-def test_ten_producers_that_send_too_much_lose_nothing_acknowledged_in_bounded_memory(tmp_path):
-    with Served(tmp_path, snapshot_every_s=3600, engine_ring_signals=16384) as served:
-        served.start().ready()
-        data = tmp_path / "data"
-        command = [sys.executable, Path(__file__).parent / "overload_sender.py", data, str(served.port), str(SECONDS)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as sender:
-            largest = 0
-            while sender.poll() is None:
-                largest = max(largest, rss_bytes(served.process.pid))
-                time.sleep(0.05)
-            acked = json.loads(sender.stdout.read())
-        assert sender.returncode == 0
-        assert largest < RSS_BYTES_MAX
+def offer(served, seconds, producers, rate):
+    """Let sources offer so much; what each offered and had acknowledged, and what was seen of the service meanwhile."""
+    arguments = map(str, (served.directory / "data", served.port, seconds, producers, rate))
+    command = [sys.executable, Path(__file__).parent / "overload_sender.py", *arguments]
+    seen = {"rss": 0, "ring": 0.0, "refusing": 0}
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as sender:
+        while sender.poll() is None:
+            told = ask(served.admin_port, "/api/v1/statistics").json()["statistics"]
+            engine = told["engine"]
+            seen["rss"] = max(seen["rss"], rss_bytes(served.process.pid))
+            seen["ring"] = max(seen["ring"], engine["ring_used"] / engine["ring_signals"])
+            seen["refusing"] += not told["ingest"]["has_room"]
+            assert not any(engine["dropped"].values()), engine["dropped"]
+            time.sleep(0.05)
+        done = json.loads(sender.stdout.read())
+    assert sender.returncode == 0
+    return done, seen
+
+
+def test_ten_producers_at_ten_times_capacity_lose_nothing_acknowledged_in_bounded_memory(tmp_path):
+    flags = {"snapshot_every_s": 3600, "engine_ring_signals": 16384, "engine_shards": 1, "shutdown_grace_s": 120}
+    with Served(tmp_path, SLOW, **flags) as served:
+        ready = served.start().ready()
+        served.admin_port = int(ready["admin"].rstrip("/").rpartition(":")[2])
+        alone, _ = offer(served, 1, 1, 0)
+        _, first, took = alone["p0"]
+        done, seen = offer(served, SECONDS, 10, first / took)
+        offered, taken = (sum(row[at] for row in done.values()) for at in (0, 1))
+        taken -= first
+        print(f"capacity {first / took:,.0f} signals/s; offered {offered:,}, taken {taken:,}, seen {seen}")
+        assert len(done) == 10 and offered > taken, "no source had to wait"
+        assert SECONDS < 30 or offered > 5 * taken  # in short runs much of it waited in the clients when they ended
+        assert seen["ring"] > 0.9 and seen["refusing"]  # the ring was full, and sessions were told to wait
+        assert seen["rss"] < RSS_BYTES_MAX
         assert served.stop() == 0
         _, state = newest_snapshot(served)
-    assert len(acked) == 10
+    acked = {number_of(name): reached for name, (_, reached, _) in done.items()}
     assert min(acked.values()) > 0
-    assert counted(data) == {number_of(name): reached for name, reached in acked.items()}
+    assert counted(tmp_path / "data") == acked
     assert int(state.actor("vwap").rows["volume"].sum()) == state.position == sum(acked.values())
 
 

@@ -26,7 +26,9 @@ APPLICATION_ID: Final = 0x42416C67  # "BAlg", in the header of the SQLite file
 PAGE_BYTES: Final = 65536
 WAL_FRAME_HEADER_BYTES: Final = 24
 RECORD_OVERHEAD_BYTES: Final = 4 * PAGE_BYTES  # a leaf, the end of the overflow chain, an inner page, a pointer map
-CACHE_KIB: Final = 16384
+# In pages, not in bytes: those SQLite would divide by the page size that it knows before it has read the file, 4 KiB.
+CACHE_PAGES: Final = 256
+READER_CACHE_PAGES: Final = 64
 BUSY_MS: Final = 10_000  # a reader from elsewhere that opens the file takes locks for a moment
 
 _TABLES: Final = """
@@ -62,7 +64,7 @@ def connect(path: Path, vfs: str = "") -> apsw.Connection:
     connection = apsw.Connection(str(path), vfs=vfs or None)
     connection.set_busy_timeout(BUSY_MS)
     connection.pragma("synchronous", "FULL")
-    connection.pragma("cache_size", -CACHE_KIB)
+    connection.pragma("cache_size", CACHE_PAGES)
     connection.pragma("trusted_schema", False)
     connection.pragma("temp_store", "MEMORY")
     connection.wal_autocheckpoint(0)
@@ -73,6 +75,7 @@ def connect_to_read(path: Path, vfs: str = "") -> apsw.Connection:
     """Open a connection that cannot write."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, vfs=vfs or None)
     connection.set_busy_timeout(BUSY_MS)
+    connection.pragma("cache_size", READER_CACHE_PAGES)
     connection.pragma("trusted_schema", False)
     return connection
 

@@ -1,0 +1,13 @@
+"""An app of small capacity: each signal costs some microseconds, so that ten times of it can be offered on any machine."""
+
+import bitactor as ba
+
+app = ba.App("slow")
+trade = app.kind("trade", 1, value="f8", aux="u4")
+
+
+@app.actor(trade, state={"volume": "u8", "noise": "f8"})
+def vwap(state, signal):
+    state.volume += signal.aux
+    for _ in range(500):
+        state.noise = 0.5 * state.noise + signal.value
