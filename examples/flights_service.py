@@ -127,11 +127,13 @@ def run(data: Path) -> int:
             print(f"  dashboard  {ready['admin']}")
             print(f"  signals    {ready['ingest'][0]} (TLS; CA and token in {data / 'dev'})")
             verb = os.path.relpath(Path(sys.executable).with_name("bitactor"))
-            print(f"  SQL        {verb} query --url {ready['admin']} 'from by_carrier order by departed desc'", flush=True)
+            print(
+                f"  SQL        {verb} query --url {ready['admin']} 'from by_carrier order by departed desc'", flush=True
+            )
             with contextlib.suppress(KeyboardInterrupt):
                 signal.pause()
         else:
-            print("\nno terminal here, so the service ends now; at a terminal `make run` leaves it serving, with a dashboard")
+            print("\nno terminal here, so the service ends now; at a terminal `make run` leaves it serving")
         return 0
     finally:
         process.send_signal(signal.SIGTERM)

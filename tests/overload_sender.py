@@ -48,9 +48,7 @@ def main():
     data, port, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     producers, rate = int(sys.argv[4]), float(sys.argv[5])
     done = {}
-    threads = [
-        threading.Thread(target=send, args=(data, port, f"p{i}", seconds, rate, done)) for i in range(producers)
-    ]
+    threads = [threading.Thread(target=send, args=(data, port, f"p{i}", seconds, rate, done)) for i in range(producers)]
     for thread in threads:
         thread.start()
     for thread in threads:

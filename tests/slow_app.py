@@ -1,4 +1,4 @@
-"""An app of small capacity: each signal costs some microseconds, so that ten times of it can be offered on any machine."""
+"""An app of small capacity: a signal costs some microseconds, so that ten times as many can be offered anywhere."""
 
 import bitactor as ba
 

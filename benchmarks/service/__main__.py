@@ -1,4 +1,4 @@
-"""`python -m benchmarks.service`: each figure beside its goal, the raw figures and peers of the same run, as JSON lines.
+"""`python -m benchmarks.service`: figures beside their goals, the raw machine and peers of the same run; JSON lines.
 
 Client and service are processes of their own on loopback, TLS 1.3, the shipped Python client. Short by default; --full
 is 30 s a rate and the sizes of the goals; --only runs parts, each of which takes under four minutes.

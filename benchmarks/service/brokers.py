@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 
 SIGNALS = 1000
 FRAME = os.urandom(32 * SIGNALS)
@@ -24,7 +25,7 @@ WINDOW = 256  # frames that a sender may be ahead of its receiver: a core NATS o
 END = b"end"
 
 
-class Absent(Exception):
+class AbsentError(Exception):
     """A program that is not on this machine."""
 
 
@@ -37,9 +38,9 @@ def free_port():
 @contextlib.contextmanager
 def server(program, arguments, port):
     """A broker in a directory of its own until it listens, ended afterwards. arguments: of (port, directory)."""
-    path = shutil.which(program) or shutil.which(program, path=f"{os.path.dirname(sys.executable)}:/usr/sbin")
+    path = shutil.which(program) or shutil.which(program, path=f"{Path(sys.executable).parent}:/usr/sbin")
     if path is None:
-        raise Absent(f"{program} is not installed")
+        raise AbsentError(f"{program} is not installed")
     with tempfile.TemporaryDirectory(prefix="bitactor-bench-") as directory:
         process = subprocess.Popen(
             [path, *arguments(port, directory)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -52,7 +53,7 @@ def server(program, arguments, port):
                     break
                 except OSError:
                     if process.poll() is not None or time.monotonic() > end:
-                        raise Absent(f"{program} does not start") from None
+                        raise AbsentError(f"{program} does not start") from None
                     time.sleep(0.05)
             yield
         finally:
@@ -128,10 +129,9 @@ def nats(seconds):
 
 
 def _jetstream_arguments(port, directory):
-    config = f"{directory}/nats.conf"
-    with open(config, "w", encoding="utf-8") as file:
-        file.write(f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{directory}", sync_interval: always }}\n')
-    return ["-c", config]
+    config = Path(directory) / "nats.conf"
+    config.write_text(f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{directory}", sync_interval: always }}\n')
+    return ["-c", str(config)]
 
 
 async def _jetstream(port, seconds):
@@ -285,7 +285,7 @@ def main():
     """One peer."""
     try:
         print(json.dumps(PEERS[sys.argv[1]](float(sys.argv[2]))))
-    except Absent as absent:
+    except AbsentError as absent:
         print(json.dumps({"absent": str(absent)}))
 
 
