@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bitactor._core._engine import histogram_floors
 from bitactor.admin import metrics
+from bitactor.protocol.errors import Code
 from bitactor.runtime.reports import SECONDS_BOUNDS, Seconds
 from bitactor.statistics import Ticks
 from tests.admin_service import Stub, ask, served, trades
@@ -54,7 +55,10 @@ def test_counters_are_those_of_the_engine_and_nothing_is_lost_unseen(service, sc
     assert counted.processed + found["bitactor_signals_queued"][()] + sum(dropped.values()) == 20_000
     actor = (("actor", "vwap"),)
     assert found["bitactor_actor_errors_total"][actor] == 7 and found["bitactor_actor_keys"][actor] == 100
-    assert found["bitactor_ingest_refused_total"] == {(("reason", "crc"),): 2, (("reason", "auth_failed"),): 1}
+    refused = found["bitactor_ingest_refused_total"]
+    assert {row: n for row, n in refused.items() if n} == {(("reason", "crc"),): 2, (("reason", "auth_failed"),): 1}
+    assert {(("reason", code.name.lower()),) for code in Code} < refused.keys()  # at 0 from the start, for rates
+    assert (("reason", "certificate_bad"),) in refused
     assert found["bitactor_log_durable_lag_signals"][()] == 1000
     assert found["bitactor_ready"][()] == found["bitactor_live"][()] == found["bitactor_started"][()] == 1
     assert sum(found["bitactor_shard_processed_total"].values()) == counted.processed

@@ -231,10 +231,21 @@ def test_wrong_signals_are_refused_here_and_nothing_of_them_is_given(server):
         bad["kind"][7], bad["flags"][8] = 1, 4
         with pytest.raises(ValueError, match="signal 8 has flags 0x0004"):
             client.send_batch(bad)
-        with pytest.raises(KeyError, match="no kind 'trades' in the service's app; it has trade, count, alert"):
+        with pytest.raises(
+            KeyError, match="no kind 'trades' in the service's app; it has trade, count, alert; did you"
+        ):
             client.send("trades", 1, 1.0)
-        with pytest.raises(ValueError, match=r"kind 'trade' \(value f8, aux u4\)"):
-            client.send("trade", -1, 1.0)
+        for given, said in [
+            ((-1, 1.0), r"key is -1: key of kind 'trade' is u8, an integer from 0 to 2\*\*64 - 1"),
+            ((1.5, 1.0), "key is 1.5: "),
+            ((1, "x"), "value is 'x': value of kind 'trade' is f8, a number"),
+            ((1, 1.0, -1), r"aux is -1: aux of kind 'trade' is u4, an integer from 0 to 2\*\*32 - 1"),
+            ((1, 1.0, 1, -5), "time is -5: "),
+        ]:
+            with pytest.raises(ValueError, match=said):
+                client.send("trade", *given)
+        with pytest.raises(TypeError, match="column 'key', element 1: 3 is no text as others are"):
+            client.send_batch(kind="trade", key=["a", 3], value=[1.0, 2.0])
         with pytest.raises(TypeError, match="not a signal dtype"):
             client.send_batch(np.zeros(3))
         assert client.next == 0

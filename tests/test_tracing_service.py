@@ -105,3 +105,9 @@ def test_an_applications_span_becomes_one_trace_through_client_service_log_engin
     assert not mine["bitactor send"].status.code
     others = [spans for spans in traces.values() if spans is not mine]
     assert [set(spans) for spans in others] == [{"record"}]  # the batches without a span were not traced
+    record = others[0]["record"]  # written for several frames at once: a trace of its own, linked both ways
+    assert [(link.trace_id, link.span_id) for link in record.links] == [
+        (mine["order"].trace_id, mine["ingest"].span_id)
+    ]
+    for name in ("log append", "engine apply"):
+        assert [link.span_id for link in mine[name].links] == [record.span_id]

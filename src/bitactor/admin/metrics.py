@@ -22,6 +22,8 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 import bitactor
 from bitactor._core._engine import histogram_floors
+from bitactor.ingest.tls import HANDSHAKE_REASONS
+from bitactor.protocol.errors import Code
 from bitactor.runtime.reports import Health, Seconds, ServiceStatistics
 from bitactor.statistics import Ticks
 
@@ -49,6 +51,14 @@ class Definition:
     help: str
     read: Callable[[ServiceStatistics], Figures]
     label: str | None = None
+
+
+# Every reason is there from the start: a rate that begins with the first refusal would not see it.
+_NEVER: Final = dict.fromkeys([*(code.name.lower() for code in Code), *HANDSHAKE_REASONS], 0)
+
+
+def _refused(s: ServiceStatistics) -> Figures:
+    return {**_NEVER, **s.ingest.refused}
 
 
 def _actors(what: str) -> Callable[[ServiceStatistics], Figures]:
@@ -119,7 +129,7 @@ METRICS: Final[tuple[Definition, ...]] = (
     counter("bitactor_ingest_signals", "Signals admitted since start.", lambda s: s.ingest.signals),
     counter("bitactor_ingest_bytes", "Bytes received since start.", lambda s: s.ingest.bytes),
     counter("bitactor_ingest_duplicate_signals", "Signals that had come before.", lambda s: s.ingest.duplicates),
-    counter("bitactor_ingest_refused", "Refusals by code of error.", lambda s: s.ingest.refused, "reason"),
+    counter("bitactor_ingest_refused", "Refusals by code of error.", _refused, "reason"),
     counter("bitactor_ingest_acks", "Acknowledgements sent.", lambda s: s.ingest.acks),
     gauge("bitactor_ingest_credit_signals", "What producers may still send.", lambda s: s.ingest.credit),
     gauge("bitactor_ingest_pending_signals", "Signals admitted and not yet acknowledged.", lambda s: s.ingest.pending),

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bitactor.client.link import CONNECT_S, PAUSES_S
 from bitactor.client.outbox import Outbox
-from bitactor.client.session import PING_S, SILENT_S, Session, is_final, texts_of
+from bitactor.client.session import PING_S, SILENT_S, Session, is_final, misfit, texts_of
 from bitactor.client.subscription import RECEIVE_BYTES, Batch, Reading
 from bitactor.client.target import Target
 from bitactor.protocol.errors import ProtocolError
@@ -170,9 +170,8 @@ class AsyncClient:
             fields = (declared.number, 0, aux, number, _time.time_ns() if time is None else time, value)
             try:
                 await self._until(lambda: outbox.put_one(layout, *fields), outbox)
-            except struct.error as error:
-                types = f"value {declared.value}, aux {declared.aux}"
-                raise ValueError(f"kind {declared.name!r} ({types}): {error}") from None
+            except struct.error:
+                raise ValueError(misfit(declared, number, value, aux, fields[4])) from None
             self._added(outbox)
 
     async def send_batch(

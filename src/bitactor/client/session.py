@@ -3,6 +3,7 @@
 Shared by the clients for threads and for asyncio; one thread at a time.
 """
 
+import difflib
 import struct
 import time
 from collections import deque
@@ -41,6 +42,14 @@ PING_S: Final = 20.0  # nothing heard for so long: ask
 SILENT_S: Final = 60.0  # and for so long: the connection is dead
 _NAMES_KEPT: Final = 1 << 20
 _FORMATS: Final = {"f8": "d", "i8": "q", "u8": "Q", "u4": "I", "i4": "i", "f4": "f"}
+_RANGES: Final = {
+    "f8": "a number",
+    "f4": "a number up to 3.4e38",
+    "u8": "an integer from 0 to 2**64 - 1",
+    "i8": "an integer from -2**63 to 2**63 - 1",
+    "u4": "an integer from 0 to 2**32 - 1",
+    "i4": "an integer from -2**31 to 2**31 - 1",
+}
 
 
 class Inbox:
@@ -83,8 +92,10 @@ class Kinds:
         """The kind of that name or number. KeyError names those there are."""
         found = self._named.get(kind) or self._named.get(getattr(kind, "name", None))
         if found is None:
-            names = ", ".join(known.name for known in self.all)
-            raise KeyError(f"no kind {getattr(kind, 'name', kind)!r} in the service's app; it has {names or 'none'}")
+            asked, names = getattr(kind, "name", kind), [known.name for known in self.all]
+            near = difflib.get_close_matches(asked, names, 1) if isinstance(asked, str) else []
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise KeyError(f"no kind {asked!r} in the service's app; it has {', '.join(names) or 'none'}{hint}")
         return found
 
     def one(self, kind: Any) -> tuple[Kind, struct.Struct]:
@@ -125,11 +136,30 @@ class Kinds:
         )
 
 
+def misfit(kind: Kind, key: Any, value: Any, aux: Any, time: Any) -> str:
+    """Why these are no signal of the kind: names the first of them that does not fit, and what would."""
+    for name, type_, given in (
+        ("key", "u8", key),
+        ("value", kind.value, value),
+        ("aux", kind.aux, aux),
+        ("time", "u8", time),
+    ):
+        try:
+            struct.pack(f"={_FORMATS[type_]}", given)
+        except struct.error:
+            return f"{name} is {given!r}: {name} of kind {kind.name!r} is {type_}, {_RANGES[type_]}"
+    return f"no signal of kind {kind.name!r}: value is {kind.value}, aux {kind.aux}"
+
+
 def texts_of(key: Any) -> tuple[list[str], npt.NDArray[Any]] | None:
     """The different texts of a column of keys, and for each element which of them it is; None: it holds no texts."""
     column = np.asarray(key)
     if column.dtype.kind not in "UOT":
         return None
+    if column is not key and isinstance(key, (list, tuple)):  # of texts and numbers NumPy would make texts
+        for at, one in enumerate(key):
+            if not isinstance(one, str):
+                raise TypeError(f"column 'key', element {at}: {one!r} is no text as others are: give texts or numbers")
     texts, where = np.unique(column, return_inverse=True)
     found = texts.tolist()
     for text in found[:1] + found[-1:]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from bitactor.client.link import Link
 from bitactor.client.outbox import Outbox
-from bitactor.client.session import Session, texts_of
+from bitactor.client.session import Session, misfit, texts_of
 from bitactor.client.subscription import Subscription
 from bitactor.client.target import Target
 from bitactor.protocol.errors import ProtocolError
@@ -136,9 +136,8 @@ class Client:
             try:
                 if not outbox.put_one(layout, *fields):
                     self._until(lambda: outbox.put_one(layout, *fields), outbox)
-            except struct.error as error:
-                types = f"value {declared.value}, aux {declared.aux}"
-                raise ValueError(f"kind {declared.name!r} ({types}): {error}") from None
+            except struct.error:
+                raise ValueError(misfit(declared, number, value, aux, fields[4])) from None
             if self._staged_at is None or outbox.next != before:
                 self._added(outbox, before)
 

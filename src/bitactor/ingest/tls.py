@@ -93,6 +93,13 @@ _HANDSHAKE_REASONS: Final[Mapping[str, str]] = {
 }
 
 
+# Every word under which a connection is refused before its hello, beside the codes of errors.
+HANDSHAKE_REASONS: Final = (
+    *sorted(set(_HANDSHAKE_REASONS.values())),
+    *("tls_alert", "tls_cut_off", "tls_other"),
+)
+
+
 def handshake_failure(error: ssl.SSLError) -> str:
     """Why a handshake failed, as a metric's label: one of few words."""
     reason = error.reason or ""

@@ -79,7 +79,8 @@ class Reader:
         behind = (rows["position"] > position) | ((rows["position"] == position) & (rows["index"] >= index))
         if behind.any():
             self._ahead_of = None
-        return rows[behind]
+        chosen: npt.NDArray[Any] = rows[behind]
+        return chosen
 
 
 class OutputHub:
