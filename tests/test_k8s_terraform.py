@@ -49,7 +49,7 @@ def test_the_module_is_valid(initialised):
 
 @needs_terraform
 def test_the_modules_own_tests_pass_and_a_planted_mistake_fails_them(initialised):
-    done = terraform("test", cwd=initialised)
+    done = terraform("test", "-no-color", cwd=initialised)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"Success! (\d+) passed, 0 failed", done.stdout), done.stdout
     main = initialised / "main.tf"

@@ -94,12 +94,12 @@ run "credentials_and_ca_become_secrets" {
   command = plan
 
   variables {
-    nats_credentials = "creds"
+    nats_credentials = "the-seed"
     nats_ca          = "-----BEGIN CERTIFICATE-----\n"
   }
 
   assert {
-    condition     = kubernetes_secret_v1.nats_credentials[0].data["nats.creds"] == "creds"
+    condition     = kubernetes_secret_v1.nats_credentials[0].data["nats.creds"] == "the-seed"
     error_message = "The credentials are not in their Secret."
   }
   assert {
@@ -107,7 +107,7 @@ run "credentials_and_ca_become_secrets" {
     error_message = "The release does not name the Secret."
   }
   assert {
-    condition     = !strcontains(helm_release.bitactor.values[0], "creds\"")
+    condition     = !strcontains(helm_release.bitactor.values[0], "the-seed")
     error_message = "The credentials are among the values."
   }
 }
