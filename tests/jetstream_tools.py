@@ -61,7 +61,7 @@ class JetStream:
         self.connections.append(connection)
         return connection
 
-    def open(self, prefix, connection=None, *, lane=0, size_bytes_max=1 << 30, **options):
+    def open(self, prefix, connection=None, *, lane=0, size_bytes_max=64 << 20, **options):
         """A log of that prefix, on the first connection if none is given."""
         if connection is None:
             connection = self.connections[0] if self.connections else self.connect()

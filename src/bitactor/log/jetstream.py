@@ -33,6 +33,7 @@ from bitactor.log.contract import (
 )
 from bitactor.log.durations import SecondsCounter
 from bitactor.log.jetstream_read import Batches, Source
+from bitactor.log.marks import Mark
 from bitactor.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ APPEND_S: Final = 30.0
 _EXPECTED: Final = "Nats-Expected-Last-Sequence"
 _HEADERS_BYTES: Final = 256  # room for the headers of a message, within what the servers take at once
 _OVERHEAD_BYTES: Final = 34  # of a message in a stream's file, beside subject, headers and payload
+_LATE_S: Final = 15.0  # a server that lost its followers knows it within 10 s
 _UNTIDIED_S: Final = 10.0  # after a purge that did not work
 _TOO_LARGE: Final = 10054
 
@@ -81,14 +83,21 @@ class JetStreamLog:
         stream, subject = f"{prefix}-lane-{lane}", f"{prefix}.lane.{lane}"
         wanted = streams.configuration(stream, [subject], replicas=replicas, size_bytes_max=size_bytes_max)
         wanted["metadata"] = {"bitactor.format": FORMAT}
-        info = await streams.ensure(connection, wanted, deadline=streams.from_now(streams.OPEN_S))
-        log = cls(connection, stream, subject, append_s, sync)
+        deadline = streams.from_now(streams.OPEN_S)
+        info = await streams.ensure(connection, wanted, deadline=deadline)
+        mark = await Mark.open(connection, prefix, lane=lane, replicas=replicas, deadline=deadline)
+        log = cls(connection, stream, subject, append_s, sync, mark)
+        records_min = max(records_min, mark.records)
+        late = streams.from_now(_LATE_S)
+        while int(info["state"]["last_seq"]) < records_min and time.monotonic() < late:
+            await asyncio.sleep(0.5)  # a server may still think that it leads, and another one does
+            info = await log._info(deadline)
         await log._learn(info, records_min)
         connection.on_reconnect.append(log._refresh)
         return log
 
     def __init__(
-        self, connection: "Connection", stream: str, subject: str, append_s: float, sync: "SyncWatch | None"
+        self, connection: "Connection", stream: str, subject: str, append_s: float, sync: "SyncWatch | None", mark: Mark
     ) -> None:
         self.path = Path(f"nats:{stream}")  # no file: what messages name
         self.stream = stream
@@ -99,6 +108,7 @@ class JetStreamLog:
         self._subject = subject
         self._append_s = append_s
         self._sync = sync
+        self._mark = mark
         self._failed: LogError | None = None
         self._closed = False
         self._first, self._end = First(0, 0), End(0, 0, 0)
@@ -122,8 +132,8 @@ class JetStreamLog:
         self._take_servers(info)
         if last < records_min:
             raise CorruptionError(
-                self.path, f"the stream ends before it, with {last} records, and {records_min} are known to have been "
-                "acknowledged: the servers lost them", sequence=last,
+                self.path, f"the stream ends before it, with {last} records, and {records_min} were acknowledged: "
+                "the servers lost them", sequence=last,
             )  # fmt: skip
         if last == 0:
             return
@@ -232,6 +242,7 @@ class JetStreamLog:
         if self._first.sequence == sequence:
             self._first = First(sequence, position)
         self._end = end
+        self._mark.note(end.sequence)
         self._records += 1
         self._bytes += len(data)
         self._size += len(data) + len(self._subject) + _OVERHEAD_BYTES + len(self._headers(sequence))
@@ -305,8 +316,10 @@ class JetStreamLog:
                 return ""
         if there is None:
             state = (await self._info(deadline))["state"]
+            if int(state["last_seq"]) < sequence:
+                return f"the stream ends with {state['last_seq']} records, and {sequence} were acknowledged"
             if int(state["first_seq"]) <= sequence + 1:
-                return str(refused)  # proposed and not decided; or the stream has lost its end
+                return f"{refused}, and nothing is decided"
         raise self._fail(
             LogFencedError(f"{self.path}: another owner has appended record {sequence}; nothing of this one's is kept")
         )
@@ -402,6 +415,7 @@ class JetStreamLog:
         if not self._closed:
             self._closed = True
             self._connection.on_reconnect.remove(self._refresh)
+            self._connection.begin(self._mark.close())
 
     def _fail(self, error: LogError) -> LogError:
         self._failed = error

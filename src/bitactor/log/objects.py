@@ -39,7 +39,7 @@ _WINDOW: Final = 16  # chunks sent and not yet acknowledged
 _ATTEMPTS: Final = 6  # of an upload; each begins anew, under another name of its chunks
 _WRITE_S: Final = 60.0  # for the pointer, and for what has to be asked along the way
 _PIECE: Final = 4 << 20
-_EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
+_POINTERS_BYTES: Final = 16 << 20
 
 _log = get_logger("bitactor.log")
 
@@ -84,16 +84,13 @@ class ObjectSnapshots:
         """
         store = cls(connection, prefix, lane, Path(directory), keep)
         deadline = streams.from_now(streams.OPEN_S)
-        shared = {"max_consumers": -1, "allow_rollup_hdrs": True}
         bucket = streams.configuration(
             f"OBJ_{store.bucket}", [f"$O.{store.bucket}.C.>", f"$O.{store.bucket}.M.>"],
             replicas=replicas, size_bytes_max=size_bytes_max,
         )  # fmt: skip
-        await streams.ensure(connection, {**bucket, **shared}, deadline=deadline)
-        pointers = streams.configuration(
-            f"KV_{store.bucket}", [f"$KV.{store.bucket}.>"], replicas=replicas, size_bytes_max=16 << 20
-        )
-        await streams.ensure(connection, {**pointers, **shared, "max_msgs_per_subject": 1}, deadline=deadline)
+        await streams.ensure(connection, {**bucket, "allow_rollup_hdrs": True}, deadline=deadline)
+        pointers = streams.bucket(store.bucket, replicas=replicas, size_bytes_max=_POINTERS_BYTES)
+        await streams.ensure(connection, pointers, deadline=deadline)
         return store
 
     def __init__(self, connection: "Connection", prefix: str, lane: int, directory: Path, keep: int) -> None:
@@ -141,24 +138,17 @@ class ObjectSnapshots:
 
     async def pointer(self) -> tuple[list[Stored], int]:
         """What the pointer names, newest first, and the pointer's own revision (0: there is none yet)."""
-        deadline = streams.from_now(_WRITE_S)
+        last = await streams.last(self._connection, f"KV_{self.bucket}", self._key, streams.from_now(_WRITE_S))
+        if last is None:
+            return [], 0
         try:
-            answer = await streams.ask(
-                self._connection, f"STREAM.MSG.GET.KV_{self.bucket}", {"last_by_subj": self._key}, deadline=deadline
-            )
-        except streams.ApiError as error:
-            if error.code == streams.NO_MESSAGE:
-                return [], 0
-            raise
-        message = answer["message"]
-        try:
-            said = json.loads(base64.b64decode(message.get("data", "")))
+            said = json.loads(last[0])
             if said["format"] != FORMAT:
                 raise ValueError(f"format {said['format']!r}, and {FORMAT} is the one known here")
             found = [Stored(**one) for one in said["snapshots"]]
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptionError(self._key, f"the pointer to the latest snapshot makes no sense: {error}") from None
-        return found, int(message["seq"])
+        return found, last[1]
 
     @property
     def _key(self) -> str:
@@ -245,56 +235,23 @@ class ObjectSnapshots:
             "digest": f"SHA-256={digest}",
             "options": {"max_chunk_size": CHUNK_BYTES},
         }
-        if await self._set(subject, json.dumps(info).encode(), 0):
+        stream, deadline = f"OBJ_{self.bucket}", streams.from_now(_WRITE_S)
+        if await streams.put(self._connection, stream, subject, json.dumps(info).encode(), 0, deadline):
             return stored
         _log.info("a snapshot of this state was stored before", snapshot=stored.object)
         await self._purge(f"$O.{self.bucket}.C.{stored.chunks_of}")
-        there = json.loads(await self._last(subject, streams.from_now(_WRITE_S)) or b"{}")
+        last = await streams.last(self._connection, stream, subject, deadline)
+        if last is None:
+            raise LogError(f"the snapshot {stored.object} was removed while it was stored")
+        there = json.loads(last[0])
         digest = base64.urlsafe_b64decode(there["digest"].removeprefix("SHA-256=")).hex()
         return replace(
             stored, chunks_of=there["nuid"], bytes=there["size"], chunks=there["chunks"], digest=digest
         )  # fmt: skip
 
-    async def _set(self, subject: str, data: bytes, revision: int) -> bool:
-        """Publish if the subject's last message is that revision; False when it is another one and not this."""
-        deadline = streams.from_now(_WRITE_S)
-        while True:
-            try:
-                await streams.connected(self._connection, deadline)
-                answer = await self._connection.publish_and_hear(
-                    subject, data, {_EXPECTED: str(revision)}, streams.TRY_S
-                )
-            except (nats.errors.Error, TimeoutError) as error:
-                why = str(error) or type(error).__name__
-            else:
-                if "error" not in answer:
-                    return True
-                refused = streams.ApiError(subject, answer["error"])
-                if refused.code in (streams.WRONG_LAST, streams.WRONG_LAST_TOO):
-                    there = await self._last(subject, deadline)
-                    if there is not None:
-                        return there == data
-                elif streams.is_full(refused):
-                    raise LogFullError(f"the snapshots in {self.bucket} have no room: {refused.description}")
-                why = refused.description
-            if deadline <= streams.from_now(0):
-                raise streams.NoAnswerError(streams.unanswered(self._connection, subject, why))
-            await asyncio.sleep(0.1)
-
-    async def _last(self, subject: str, deadline: float) -> bytes | None:
-        stream = f"OBJ_{self.bucket}" if subject.startswith("$O.") else f"KV_{self.bucket}"
-        try:
-            answer = await streams.ask(
-                self._connection, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}, deadline=deadline
-            )
-        except streams.ApiError as error:
-            if error.code == streams.NO_MESSAGE:
-                return None
-            raise
-        return base64.b64decode(answer["message"].get("data", ""))
-
     async def _point_at(self, stored: Stored) -> None:
         """Move the pointer forward to this one. SnapshotOvertakenError when it is there already, or beyond."""
+        deadline = streams.from_now(_WRITE_S)
         while True:
             found, revision = await self.pointer()
             if found and found[0] == stored:
@@ -302,7 +259,9 @@ class ObjectSnapshots:
             self._refuse_if_overtaken(stored.sequence, found)
             kept = [stored, *found][: self.keep]
             value = {"format": FORMAT, "snapshots": [asdict(one) for one in kept]}
-            if await self._set(self._key, json.dumps(value).encode(), revision):
+            if await streams.put(
+                self._connection, f"KV_{self.bucket}", self._key, json.dumps(value).encode(), revision, deadline
+            ):
                 return
 
     def _refuse_if_overtaken(self, sequence: int, found: list[Stored]) -> None:

@@ -5,13 +5,14 @@ refused. The loop's thread.
 """
 
 import asyncio
+import base64
 import json
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 import nats.errors
 
-from bitactor.log.contract import LogError, LogSettingsError
+from bitactor.log.contract import LogError, LogFullError, LogSettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +28,7 @@ _VERSION: Final = ".".join(map(str, VERSION_MIN))
 NOT_FOUND, NO_MESSAGE, NAME_IN_USE, WRONG_LAST, WRONG_LAST_TOO = 10059, 10037, 10058, 10071, 10164
 # The cluster is between two leaders, or has too few servers just now.
 _PASSING: Final = {10008, 10009, 10004, 10075}
+_EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 _FULL: Final = {10002, 10023, 10047}
 _STORE_FAILED: Final = 10077
 # What an existing stream may have more of than was asked for; -1 is no limit. Everything else must be equal.
@@ -178,6 +180,51 @@ def configuration(name: str, subjects: list[str], *, replicas: int, size_bytes_m
         "allow_direct": True,
         "compression": "none",
     }
+
+
+def bucket(name: str, *, replicas: int, size_bytes_max: int) -> dict[str, Any]:
+    """The stream of a key-value bucket that keeps the last value of each key."""
+    wanted = configuration(f"KV_{name}", [f"$KV.{name}.>"], replicas=replicas, size_bytes_max=size_bytes_max)
+    return {**wanted, "max_msgs_per_subject": 1, "allow_rollup_hdrs": True}
+
+
+async def last(connection: "Connection", stream: str, subject: str, deadline: float) -> tuple[bytes, int] | None:
+    """The last message of a subject, as the stream's leader has it, and its number; None when there is none."""
+    try:
+        answer = await ask(connection, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}, deadline=deadline)
+    except ApiError as error:
+        if error.code == NO_MESSAGE:
+            return None
+        raise
+    return base64.b64decode(answer["message"].get("data", "")), int(answer["message"]["seq"])
+
+
+async def put(connection: "Connection", stream: str, subject: str, data: bytes, revision: int, deadline: float) -> bool:
+    """Publish if the subject's last message is the one of that number (0: there is none), until that is decided.
+
+    False when it is another one, and does not say the same. LogFullError, NoAnswerError: not decided.
+    """
+    why = "no connection"
+    while True:
+        try:
+            await connected(connection, deadline)
+            answer = await connection.publish_and_hear(subject, data, {_EXPECTED: str(revision)}, TRY_S)
+        except (nats.errors.Error, TimeoutError) as error:
+            why = str(error) or type(error).__name__
+        else:
+            if "error" not in answer:
+                return True
+            refused = ApiError(subject, answer["error"])
+            if refused.code in (WRONG_LAST, WRONG_LAST_TOO):
+                there = await last(connection, stream, subject, deadline)
+                if there is not None and there[1] != revision:
+                    return there[0] == data
+            elif is_full(refused):
+                raise LogFullError(f"the stream {stream} has no room: {refused.description}")
+            why = refused.description
+        if time.monotonic() >= deadline:
+            raise NoAnswerError(unanswered(connection, subject, why))
+        await asyncio.sleep(0.1)
 
 
 def peers(info: "Mapping[str, Any]", connection: "Connection") -> frozenset[str]:
