@@ -20,7 +20,7 @@ TEST_LINES_MAX = 700  # tests are lists of cases
 LONGER = {
     "core/src/engine.c": 650,
     "core/tests/test_engine.c": 710,
-    "src/bitactor/_core/_engine.pyx": 900,
+    "src/bitactor/_core/_engine.pyx": 820,
     "src/bitactor/_core/_ring.pyx": 620,
 }
 SKIPPED_DIRS = {"build", "coverage", "dist", "target", "shared", "__pycache__", "node_modules"}

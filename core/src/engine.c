@@ -21,6 +21,8 @@ static void *copied(ba_engine *engine, const void *from, size_t bytes) {
 static bool valid(const ba_engine_config *config) {
   if (config->kind_count == 0 || config->kind_count > 255 || config->actor_count > BA_ACTORS_MAX) return false;
   if (config->shards > BA_SHARDS_MAX) return false;
+  if (config->lanes > BA_PARTITIONS || (config->lanes && BA_PARTITIONS % config->lanes)) return false;
+  if (config->lane >= (config->lanes ? config->lanes : 1)) return false;
   uint32_t ring = config->ring_signals;
   if (ring && (ring & (ring - 1) || ring < 2 * BA_FRAME_SIGNALS || ring > 1u << 30)) return false;
   for (uint32_t a = 0; a < config->actor_count; a++) {
@@ -133,7 +135,7 @@ static bool make_shard(ba_engine *engine, uint32_t index, const ba_engine_config
   shard->index = index;
   shard->position = shard->now.position = config->position;
   pthread_mutex_init(&shard->letters_lock, NULL);
-  for (uint32_t p = 0; p < BA_PARTITIONS; p++) shard->owners[p] = (uint8_t)(p % engine->shard_count);
+  for (uint32_t p = 0; p < BA_PARTITIONS; p++) shard->owners[p] = (uint8_t)ba_owner_of(engine, p);
   uint32_t lists = engine->actor_count + 1;
   shard->actors = ba_alloc_aligned(lists * sizeof *shard->actors, BA_CACHE_LINE);
   shard->kinds = ba_alloc((engine->kind_count + 1) * sizeof *shard->kinds);
@@ -202,6 +204,8 @@ int ba_engine_create(const ba_engine_config *config, ba_engine **out) {
   if (!engine) return BA_NO_MEMORY;
   engine->inline_mode = config->shards == 0;
   engine->shard_count = config->shards ? config->shards : 1;
+  engine->lane = config->lane;
+  engine->lanes = config->lanes ? config->lanes : 1;
   pthread_mutex_init(&engine->turn, NULL);
   pthread_mutex_init(&engine->subscriptions_lock, NULL);
   ba_wait_point_init(&engine->paused_news, false, false);
@@ -219,6 +223,13 @@ int ba_engine_create(const ba_engine_config *config, ba_engine **out) {
 
 /* --- admission --- */
 
+static bool all_in_lane(const ba_engine *engine, const uint8_t *parts, uint32_t n) {
+  if (engine->lanes == 1) return true;
+  uint8_t other = 0;
+  for (uint32_t i = 0; i < n; i++) other |= (uint8_t)(parts[i] ^ engine->lane);
+  return (other & (engine->lanes - 1)) == 0;
+}
+
 /* A look at a step on its way in: partitions, whether all is of one kind, and whether all may come in. Only steps of
  * several kinds and bad input are looked at again. */
 static int study(const ba_engine *engine, const ba_signal *signals, uint32_t n, uint8_t *parts, bool *uniform,
@@ -228,10 +239,12 @@ static int study(const ba_engine *engine, const ba_signal *signals, uint32_t n, 
   bool good = ((differs >> 16 | signals[0].flags) & (uint32_t)~BA_FLAGS_KNOWN) == 0;
   good &= engine->kind_index[signals[0].kind] != 0;
   for (uint32_t i = 1; i < n && !*uniform; i++) good &= engine->kind_index[signals[i].kind] != 0;
+  good &= all_in_lane(engine, parts, n);
   for (uint32_t i = 0; i < n && !good; i++) {
     *bad = i;
     if (!engine->kind_index[signals[i].kind]) return BA_BAD_KIND;
     if (signals[i].flags & ~BA_FLAGS_KNOWN) return BA_BAD_FLAGS;
+    if (!ba_in_lane(engine, parts[i])) return BA_WRONG_LANE;
   }
   return BA_OK;
 }
@@ -381,11 +394,11 @@ void ba_engine_resume(ba_engine *engine) {
 }
 
 uint64_t ba_engine_owner_mask(const ba_engine *engine, uint64_t key) {
-  return UINT64_C(1) << (ba_partition(key) % engine->shard_count);
+  return UINT64_C(1) << ba_owner_of(engine, ba_partition(key));
 }
 
 static ba_actor *actor_at(ba_engine *engine, uint32_t actor, unsigned partition) {
-  return &engine->shards[partition % engine->shard_count].actors[actor];
+  return &engine->shards[ba_owner_of(engine, partition)].actors[actor];
 }
 
 const uint8_t *ba_engine_find(ba_engine *engine, uint32_t actor, uint64_t key) {
@@ -484,6 +497,7 @@ void ba_engine_destroy(ba_engine *engine) {
 /* Forgets subscriptions that nobody reads, and sums up what the others want. Every shard is paused. */
 static void sweep(ba_engine *engine) {
   memset(engine->wanted, 0, sizeof engine->wanted);
+  engine->remote_wanted = false;
   for (ba_subscription **at = &engine->subscriptions; *at;) {
     ba_subscription *s = *at;
     if (ba_load_acquire(&s->detached)) { /* acquire: pairs with the store in ba_unsubscribe, its reader's last act */
@@ -492,12 +506,13 @@ static void sweep(ba_engine *engine) {
       continue;
     }
     for (uint32_t k = 0; k < sizeof engine->wanted; k++) engine->wanted[k] |= s->wanted[k];
+    engine->remote_wanted |= s->remote;
     at = &s->next;
   }
 }
 
-int ba_subscribe_paused(ba_engine *engine, const uint16_t *kinds, uint32_t n, uint32_t capacity, bool drop,
-                        int event_fd, ba_subscription **out) {
+static int subscribe(ba_engine *engine, bool remote, const uint16_t *kinds, uint32_t n, uint32_t capacity, bool drop,
+                     int event_fd, ba_subscription **out) {
   *out = NULL;
   if (capacity < 2 || capacity & (capacity - 1) || capacity > 1u << 30) return BA_BAD_CONFIG;
   for (uint32_t k = 0; k < n; k++) {
@@ -507,6 +522,7 @@ int ba_subscribe_paused(ba_engine *engine, const uint16_t *kinds, uint32_t n, ui
   ba_subscription *s = ba_outputs_create(engine->shard_count, capacity, engine->inline_mode, drop, event_fd, position);
   if (!s) return BA_NO_MEMORY;
   s->engine = engine;
+  s->remote = remote;
   for (uint32_t k = 0; k < n; k++) s->wanted[engine->kind_index[kinds[k]]] = 1;
   pthread_mutex_lock(&engine->subscriptions_lock);
   ba_store_relaxed(&s->ended, engine->shards_ended); /* relaxed: nobody else has it yet */
@@ -516,6 +532,15 @@ int ba_subscribe_paused(ba_engine *engine, const uint16_t *kinds, uint32_t n, ui
   pthread_mutex_unlock(&engine->subscriptions_lock);
   *out = s;
   return BA_OK;
+}
+
+int ba_subscribe_paused(ba_engine *engine, const uint16_t *kinds, uint32_t n, uint32_t capacity, bool drop,
+                        int event_fd, ba_subscription **out) {
+  return subscribe(engine, false, kinds, n, capacity, drop, event_fd, out);
+}
+
+int ba_subscribe_remote_paused(ba_engine *engine, uint32_t capacity, int event_fd, ba_subscription **out) {
+  return subscribe(engine, true, NULL, 0, capacity, false, event_fd, out);
 }
 
 int ba_subscribe(ba_engine *engine, const uint16_t *kinds, uint32_t n, uint32_t capacity, bool drop, int event_fd,

@@ -22,8 +22,19 @@ static int beat(ba_engine *engine, uint64_t timeout_ns) {
   return closed ? BA_CLOSED : BA_OK;
 }
 
+/* Before the first step of several is sent; one step is looked at when it is. */
+static bool all_in_lane(const ba_engine *engine, const ba_signal *signals, uint64_t n, uint32_t *bad) {
+  for (uint64_t i = 0; i < n && n > BA_FRAME_SIGNALS && engine->lanes > 1; i++) {
+    if (ba_in_lane(engine, ba_partition(signals[i].key))) continue;
+    *bad = (uint32_t)i;
+    return false;
+  }
+  return true;
+}
+
 int ba_engine_apply(ba_engine *engine, const ba_signal *signals, uint64_t n, uint64_t wall_ns, uint64_t timeout_ns,
                     uint64_t *done, uint32_t *bad) {
+  if (*done == 0 && !all_in_lane(engine, signals, n, bad)) return BA_WRONG_LANE;
   ba_engine_set_wall(engine, wall_ns);
   if (n == 0) return beat(engine, timeout_ns);
   while (*done < n) {
@@ -39,7 +50,7 @@ int ba_engine_apply(ba_engine *engine, const ba_signal *signals, uint64_t n, uin
 /* --- out --- */
 
 static ba_store *store_of(const ba_engine *engine, uint32_t actor, unsigned partition) {
-  return engine->shards[partition % engine->shard_count].actors[actor].store;
+  return engine->shards[ba_owner_of(engine, partition)].actors[actor].store;
 }
 
 static void count_rows(const ba_engine *engine, uint32_t actor, ba_actor_state *out) {
@@ -76,6 +87,7 @@ static void add_counts(ba_shard_statistics *sum, const ba_shard_statistics *shar
   sum->emitted += shard->emitted;
   sum->emits_processed += shard->emits_processed;
   sum->emits_outward += shard->emits_outward;
+  sum->emits_remote += shard->emits_remote;
   sum->expired += shard->expired;
   for (int d = 0; d < BA_DROPS; d++) {
     sum->dropped[d] += shard->dropped[d];
@@ -167,7 +179,17 @@ static int fill(ba_engine *engine, uint32_t actor, const ba_actor_state *in) {
   return BA_OK;
 }
 
+static bool fits_lane(const ba_engine *engine, const ba_state *state) {
+  for (uint32_t a = 0; a < engine->actor_count; a++) {
+    for (uint32_t p = 0; p < BA_PARTITIONS; p++) {
+      if (state->actors[a].counts[p] && !ba_in_lane(engine, (uint8_t)p)) return false;
+    }
+  }
+  return true;
+}
+
 int ba_engine_import(ba_engine *engine, const ba_state *state) {
+  if (!fits_lane(engine, state)) return BA_WRONG_LANE;
   int result = load_counts(engine, state);
   for (uint32_t a = 0; a < engine->actor_count && result == BA_OK; a++) {
     for (uint32_t s = 0; s < engine->shard_count; s++) {
@@ -198,7 +220,7 @@ int ba_engine_import(ba_engine *engine, const ba_state *state) {
 /* --- erasing --- */
 
 int ba_engine_erase(ba_engine *engine, uint64_t key, uint32_t *held) {
-  ba_shard *shard = &engine->shards[ba_partition(key) % engine->shard_count];
+  ba_shard *shard = &engine->shards[ba_owner_of(engine, ba_partition(key))];
   pthread_mutex_lock(&engine->ring.lock);
   bool closed = engine->ring.closed;
   pthread_mutex_unlock(&engine->ring.lock);

@@ -97,7 +97,21 @@ static bool handled(const ba_engine *engine, const ba_emit *emit) {
   return engine->routes[engine->kind_index[emit->signal.kind]].count != 0;
 }
 
-/* Leaves out the emits of ordinals past the cut, counting them; in the outward list, those that actors handle too are
+/* For actors, but those of another lane's engine. */
+static bool is_remote(const ba_engine *engine, const ba_emit *emit) {
+  return engine->lanes > 1 && handled(engine, emit) && !ba_in_lane(engine, ba_partition(emit->signal.key));
+}
+
+/* Whether actors of this engine receive it. */
+static bool received(const ba_engine *engine, const ba_emit *emit) {
+  return handled(engine, emit) && !is_remote(engine, emit);
+}
+
+static bool read_by(const ba_subscription *subscription, uint8_t kind, bool remote) {
+  return subscription->wanted[kind] || (remote && subscription->remote);
+}
+
+/* Leaves out the emits of ordinals past the cut, counting them; in the outward list, those that actors receive too are
  * counted where they are in to[]. */
 static void drop_past(ba_shard *shard, ba_wave_made *made, ba_emits *list) {
   uint32_t kept = 0;
@@ -105,7 +119,7 @@ static void drop_past(ba_shard *shard, ba_wave_made *made, ba_emits *list) {
     const ba_emit *emit = &list->items[i];
     if (emit->cause <= made->cut) {
       list->items[kept++] = *emit;
-    } else if (list != &made->outward || !handled(shard->engine, emit)) {
+    } else if (list != &made->outward || !received(shard->engine, emit)) {
       shard->now.emits_dropped[BA_DROP_BOUND]++;
     }
   }
@@ -132,10 +146,11 @@ static uint32_t rank_of(const ba_shard *shard, const ba_emit *emit) {
 static void lose_outward(ba_shard *shard, const ba_emit *emit) {
   const ba_engine *engine = shard->engine;
   uint8_t kind = engine->kind_index[emit->signal.kind];
+  bool remote = is_remote(engine, emit);
   for (ba_subscription *s = engine->subscriptions; s; s = s->next) {
-    if (s->wanted[kind]) ba_outputs_lose(s);
+    if (read_by(s, kind, remote)) ba_outputs_lose(s);
   }
-  if (engine->feedback && !handled(engine, emit)) shard->now.emits_dropped[BA_DROP_NO_MEMORY]++;
+  if (engine->feedback && !received(engine, emit)) shard->now.emits_dropped[BA_DROP_NO_MEMORY]++;
 }
 
 static void lose_all_outward(ba_shard *shard, const ba_emits *list) {
@@ -144,7 +159,7 @@ static void lose_all_outward(ba_shard *shard, const ba_emits *list) {
 
 static void drop_outward_past(ba_shard *shard, const ba_emits *list, uint32_t ranks) {
   for (uint32_t i = 0; i < list->n; i++) {
-    if (handled(shard->engine, &list->items[i])) continue; /* counted where actors receive it */
+    if (received(shard->engine, &list->items[i])) continue; /* counted there */
     if (rank_of(shard, &list->items[i]) >= ranks) shard->now.emits_dropped[BA_DROP_BOUND]++;
   }
 }
@@ -172,8 +187,10 @@ void ba_wave_collect(ba_shard *shard, const ba_batch *batch, uint32_t actor, con
       continue;
     }
     uint32_t targets = engine->routes[kind].count;
-    if (targets) { /* only apps with feedback emit what is handled */
-      uint8_t owner = engine->shard_count == 1 ? 0 : shard->owners[ba_partition(emit.signal.key)];
+    uint8_t part = targets && engine->shard_count * engine->lanes > 1 ? ba_partition(emit.signal.key) : 0;
+    bool here = targets && ba_in_lane(engine, part);
+    if (here) { /* only apps with feedback emit what is handled */
+      uint8_t owner = shard->owners[part];
       if (append(&made->to[owner], &emit)) {
         made->stored++;
       } else {
@@ -182,7 +199,7 @@ void ba_wave_collect(ba_shard *shard, const ba_batch *batch, uint32_t actor, con
       made->routed++;
     }
     if (!targets && !engine->feedback) shard->now.emits_outward++;
-    if (engine->wanted[kind] || (!targets && engine->feedback)) {
+    if (engine->wanted[kind] || (!here && engine->feedback)) { /* with feedback it is counted when it is delivered */
       if (append(&made->outward, &emit)) {
         made->stored++;
       } else {
@@ -237,12 +254,12 @@ static void advance(ba_shard *shard, uint64_t position, uint64_t index) {
   }
 }
 
-static void push(ba_shard *shard, const ba_emit *emit, uint64_t position, uint64_t index) {
+static void push(ba_shard *shard, const ba_emit *emit, bool remote, uint64_t position, uint64_t index) {
   ba_engine *engine = shard->engine;
   uint8_t kind = engine->kind_index[emit->signal.kind];
   ba_output output = {emit->signal, position, index};
   for (ba_subscription *s = engine->subscriptions; s; s = s->next) {
-    if (!s->wanted[kind] || ba_outputs_try_push(s, shard->index, &output)) continue;
+    if (!read_by(s, kind, remote) || ba_outputs_try_push(s, shard->index, &output)) continue;
     /* Every later output of this shard is at this key or past it, for each of the readers. */
     advance(shard, position, index);
     ba_outputs_push(s, shard->index, &output, &engine->closing);
@@ -265,12 +282,14 @@ static void deliver(ba_shard *shard, ba_emits *list, uint32_t wave, uint64_t pos
     const ba_emit *emit = by_place ? shard->place[i] : &list->items[i];
     if (!emit) continue;
     uint8_t kind = engine->kind_index[emit->signal.kind];
-    if (engine->feedback && !engine->routes[kind].count) shard->now.emits_outward++;
-    if (!engine->wanted[kind]) continue;
+    bool remote = is_remote(engine, emit);
+    shard->now.emits_remote += remote;
+    if (engine->feedback && !handled(engine, emit)) shard->now.emits_outward++;
+    if (!engine->wanted[kind] && !(remote && engine->remote_wanted)) continue;
     if (wave == 0) {
-      push(shard, emit, position + emit->cause, emit->reserved);
+      push(shard, emit, remote, position + emit->cause, emit->reserved);
     } else {
-      push(shard, emit, position + n - 1, (uint64_t)wave << 32 | rank_of(shard, emit));
+      push(shard, emit, remote, position + n - 1, (uint64_t)wave << 32 | rank_of(shard, emit));
     }
   }
   if (past) drop_outward_past(shard, list, ranks);

@@ -28,7 +28,7 @@ from bitactor._core._engine import (
 )
 from bitactor._core._state import _erase
 from bitactor.outputs import Dispatcher, Subscription
-from bitactor.signals import SIGNAL_DTYPE, make_signals, value_types
+from bitactor.signals import SIGNAL_DTYPE, check_lane, make_signals, value_types
 from bitactor.state import EngineState, StateBuffers, read_state, write_state
 from bitactor.statistics import DeadLetter, Statistics, read_dead_letters, read_statistics
 from bitactor.tables import State, Table, read_table
@@ -59,6 +59,12 @@ def _record(signals: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return signals
 
 
+def _power_of_two(capacity: int) -> int:
+    if not 1 <= capacity <= 1 << 28:
+        raise ValueError(f"capacity is {capacity}: give 1 to {1 << 28} outputs")
+    return max(2, 1 << (capacity - 1).bit_length())
+
+
 class Engine(EngineCore):
     """Runs the actors of an App.
 
@@ -69,6 +75,9 @@ class Engine(EngineCore):
     clock: None for the real wall time, "records" for that of the records that `apply` is given, or a
     bitactor.testing.FakeClock.
     secret: two u64 that place keys in tables; nothing observable depends on them; random by default.
+    lane, lanes: hold only the keys of one lane of several, those whose bitactor.signals.lanes_of is `lane`; lanes is 1
+    (all keys), 2, 4, 8, 16, 32 or 64. Signals of other lanes are refused; what actors emit to other actors' keys there
+    is given to `subscribe_remote`. More shards than 64 / lanes have nothing to do.
 
     State, tables and outputs are the same, bit for bit, for any number of shards and any secret. Nothing is durable:
     this is the library alone, and what the process loses is lost.
@@ -85,7 +94,10 @@ class Engine(EngineCore):
         clock: Any = None,
         secret: tuple[int, int] | None = None,
         position: int = 0,
+        lane: int = 0,
+        lanes: int = 1,
     ) -> None:
+        check_lane(lane, lanes)
         if not 0 <= shards <= SHARDS_MAX:
             raise ValueError(f"shards is {shards}: give 0 (inline) to {SHARDS_MAX}")
         if full not in ("wait", "refuse", "drop"):
@@ -122,7 +134,7 @@ class Engine(EngineCore):
         if not kinds:
             raise ValueError(f"app {app.name!r} declares no kind: app.kind(name, number) declares one")
         chosen = (secrets.randbits(64), secrets.randbits(64)) if secret is None else secret
-        self._open(kinds, actors, shards, ring, full, frame_signals, chosen, clock is not None, position)
+        self._open(kinds, actors, shards, ring, full, frame_signals, chosen, clock is not None, position, lane, lanes)
         if clock is not None and clock != "records":
             clock.attach(self)
         _open_engines.add(self)
@@ -189,7 +201,8 @@ class Engine(EngineCore):
 
         Waits for room, not until the record is handled. The engine is made with clock="records" and full="wait". One
         thread at a time, which alone sends. SignalError for a kind that is not declared or flags that are not zero,
-        as in send_batch: the steps before it are applied, so check a record before it is logged.
+        as in send_batch: the steps before it are applied, so check a record before it is logged. SignalError for a key
+        of another lane: nothing of the record is applied.
         """
         self._apply(_record(signals), wall_ns, True)
 
@@ -234,7 +247,9 @@ class Engine(EngineCore):
         """Take a key out of every actor, at the step boundary behind all that was sent before: how many had it.
 
         Where that boundary lies changes later results (dense order, key caps): log the erasure between two records.
+        ValueError for a key of another lane.
         """
+        self._is_here(key)
         return int(_erase(self, key))
 
     async def flush_async(self) -> None:
@@ -247,8 +262,10 @@ class Engine(EngineCore):
         """The state of a key, or None when it has none (never seen, or expired).
 
         Waits for what was sent before this call: reads what you wrote. `actor`: the decorated handler, or its name.
+        ValueError for a key of another lane.
         """
         index = self._actor_index(actor)
+        self._is_here(key)
         layout = self._actors[index].layout
         found = self._state(index, key, layout.stride)
         return None if found is None else State(layout.dtype, found[0], key, found[1])
@@ -278,17 +295,27 @@ class Engine(EngineCore):
         """
         chosen = [kinds] if not isinstance(kinds, (list, tuple, set, frozenset)) else list(kinds)
         declared = [self._kind(kind) for kind in chosen]
-        if not 1 <= capacity <= 1 << 28:
-            raise ValueError(f"capacity is {capacity}: give 1 to {1 << 28} outputs")
         if full not in ("wait", "drop"):
             raise ValueError(f'full is {full!r}: give "wait" or "drop"')
-        subscription = Subscription(self, declared, max(2, 1 << (capacity - 1).bit_length()), full == "drop")
+        subscription = Subscription(self, declared, _power_of_two(capacity), full == "drop")
         if callback is not None:
             with self._lock:
                 if self._dispatcher is None:
                     self._dispatcher = Dispatcher(self)
                 self._dispatcher.add(subscription, callback)
         return subscription
+
+    def subscribe_remote(self, *, capacity: int = 65536) -> Subscription:
+        """Read what actors emit to keys of other lanes, of kinds that actors handle, from the next step on.
+
+        Arrays of bitactor.OUTPUT_DTYPE in the order of `subscribe`: who owns this lane sends each signal to the lane of
+        its key, where (lane, position, index) tells it from every other. Nothing is dropped: a shard whose emits are
+        not read waits, as with full="wait" there. An engine of all lanes has none.
+        """
+        handled = {kind.number for actor in self._actors for kind in actor.kinds}
+        emitted = {kind.number for actor in self._actors for kind in actor.emits}
+        kinds = [kind for kind in self._kinds if kind.number in handled & emitted]
+        return Subscription(self, kinds, _power_of_two(capacity), drop=False, remote=True)
 
     def statistics(self) -> Statistics:
         """Counts of everything, consistent at step boundaries: `conserved` is promise 1. Waits for no shard."""
@@ -343,9 +370,14 @@ class Engine(EngineCore):
 
     def __repr__(self) -> str:
         how = "inline" if not self.shards else f"{self.shards} shard{'s' * (self.shards > 1)}"
-        return f"<Engine of {self.app.name!r}, {how}{', closed' * bool(self.closed)}>"
+        which = f", lane {self.lane} of {self.lanes}" if self.lanes > 1 else ""
+        return f"<Engine of {self.app.name!r}, {how}{which}{', closed' * bool(self.closed)}>"
 
     # --- names ---
+
+    def _is_here(self, key: int) -> None:
+        if self.lanes > 1 and (elsewhere := self._elsewhere(key)):
+            raise ValueError(f"{elsewhere}: ask the engine of that lane")
 
     def _actor_index(self, actor: Any) -> int:
         for index, known in enumerate(self._actors):

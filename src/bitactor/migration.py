@@ -62,7 +62,7 @@ def migrate(state: EngineState, app: "App") -> tuple[EngineState, Report]:
             actors.append(_empty(actor))
     dropped = {name: len(gone) for name, gone in old.items()}
     changes += [f"actor {name!r} is no more: {keys} keys dropped" for name, keys in dropped.items()]
-    made = EngineState(state.position, state.wall_ns, state.counters, kinds, tuple(actors))
+    made = replace(state, kinds=kinds, actors=tuple(actors), pause_seconds=0.0)
     return made, Report(tuple(changes), tuple(migrations), dropped)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from bitactor._core._engine import _subscribe
+from bitactor._core._outputs import _subscribe
 from bitactor.signals import OUTPUT_DTYPE, output_dtype
 
 if TYPE_CHECKING:
@@ -37,11 +37,13 @@ class Subscription:
     Arrays are the reader's own. A loop in the thread that sends ends only after close: read with a timeout there.
     """
 
-    def __init__(self, engine: "Engine", kinds: "list[Kind]", capacity: int, drop: bool) -> None:
+    def __init__(
+        self, engine: "Engine", kinds: "list[Kind]", capacity: int, drop: bool, *, remote: bool = False
+    ) -> None:
         self.kinds = tuple(kinds)
         types = {(kind.value, kind.aux) for kind in kinds}
-        self.dtype = output_dtype(*types.pop()) if len(types) == 1 else OUTPUT_DTYPE
-        self._core = _subscribe(engine, [kind.number for kind in kinds], capacity, drop)
+        self.dtype = output_dtype(*types.pop()) if len(types) == 1 and not remote else OUTPUT_DTYPE
+        self._core = _subscribe(engine, None if remote else [kind.number for kind in kinds], capacity, drop)
 
     def read(self, max: int = BATCH_OUTPUTS, timeout: float | None = None) -> Batch | None:
         """Up to `max` outputs, waiting for the first for `timeout` seconds (None: as long as it takes).

@@ -132,17 +132,19 @@ def lanes_of(keys: npt.ArrayLike, lanes: int) -> npt.NDArray[np.uint8]:
     keys: one-dimensional u8, such as signals["key"], which need not be contiguous; no copy is made of them. Returns a
     new array. Other threads run meanwhile. ValueError when lanes does not divide 64 or a key is no u8.
     """
-    check_lanes(lanes)
+    check_lane(0, lanes)
     array = np.atleast_1d(column("key", keys, "u8"))
     out = np.empty(len(array), "u1")
     lanes_into(array, lanes, out)
     return out
 
 
-def check_lanes(lanes: int) -> None:
-    """ValueError unless the 64 partitions can be split into so many lanes."""
+def check_lane(lane: int, lanes: int) -> None:
+    """ValueError unless the 64 partitions split into so many lanes and `lane` is one of them."""
     if not 1 <= lanes <= PARTITIONS or PARTITIONS % lanes:
         raise ValueError(f"lanes is {lanes}: the {PARTITIONS} partitions split into 1, 2, 4, 8, 16, 32 or 64 lanes")
+    if not 0 <= lane < lanes:
+        raise ValueError(f"lane is {lane}: of {lanes} lanes give 0 to {lanes - 1}")
 
 
 def to_bytes(signals: npt.NDArray[Any]) -> bytes:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from bitactor._core._state import PARTITIONS, _export, _import, _prepare, first_misplaced, idle_tick_ns
 from bitactor.schema import Kind, StateField, StateLayout
+from bitactor.signals import check_lane
 
 if TYPE_CHECKING:
     from bitactor.actors import Actor
@@ -25,11 +26,15 @@ __all__ = ["COUNTERS", "ActorState", "EngineState", "KindState", "StateBuffers",
 FORMAT: Final = 1
 _REASONS: Final = ("full", "unhandled", "raised", "key_cap", "no_memory", "bound", "bad_emit")
 
-# Every counter that is a function of the log, in the order of the core; what Statistics says of each.
+# Every counter that is a function of the log, in the order of the core; what Statistics says of each. States of older
+# releases lack those of _LATER, which were 0 then.
 COUNTERS: Final = (
     *("accepted", "refused", "dropped_full", "steps", "waves", "processed", "emitted", "emits_processed"),
-    *("emits_outward", "expired", *(f"dropped.{r}" for r in _REASONS), *(f"emits_dropped.{r}" for r in _REASONS)),
+    *("emits_outward", "emits_remote", "expired"),
+    *(f"dropped.{r}" for r in _REASONS),
+    *(f"emits_dropped.{r}" for r in _REASONS),
 )
+_LATER: Final = {"emits_remote": 0}
 # Of each actor: suffix of its sections, dtype of an element. Little-endian, in order of the partitions.
 _ARRAYS: Final = (("counts", "<u4"), ("keys", "<u8"), ("states", "|u1"), ("touch_order", "<u4"), ("touch_ticks", "<u4"))
 
@@ -99,8 +104,8 @@ def layout_dtype(fields: Sequence[StateField], stride: int) -> "np.dtype[Any]":
 class EngineState:
     """Everything that an engine's future depends on, at `position`: see the head of this module.
 
-    wall_ns: wall time of the newest step. counters: one for each of COUNTERS. pause_seconds: how long the shards stood
-    still for the export at most; no part of the state.
+    wall_ns: wall time of the newest step. counters: one for each of COUNTERS. lane, lanes: what the engine held.
+    pause_seconds: how long the shards stood still for the export at most; no part of the state.
     """
 
     position: int
@@ -108,6 +113,8 @@ class EngineState:
     counters: dict[str, int]
     kinds: tuple[KindState, ...]
     actors: tuple[ActorState, ...]
+    lane: int = 0
+    lanes: int = 1
     pause_seconds: float = 0.0
 
     def actor(self, name: str) -> ActorState:
@@ -136,6 +143,8 @@ class EngineState:
             "byte_order": "little",
             "partitions": PARTITIONS,
             "partition_hash": 1,
+            "lane": self.lane,
+            "lanes": self.lanes,
             "position": self.position,
             "wall_ns": self.wall_ns,
             "counters": dict(self.counters),
@@ -177,7 +186,8 @@ class EngineState:
         try:
             actors = tuple(_actor_from(index, actor, sections) for index, actor in enumerate(meta["actors"]))
             kinds = tuple(KindState(k["name"], k["number"], k["value"], k["aux"], k["signals"]) for k in meta["kinds"])
-            return cls(meta["position"], meta["wall_ns"], dict(meta["counters"]), kinds, actors)
+            counters, lane = {**_LATER, **meta["counters"]}, (meta.get("lane", 0), meta.get("lanes", 1))
+            return cls(meta["position"], meta["wall_ns"], counters, kinds, actors, *lane)
         except StateError:
             raise
         except (KeyError, TypeError, ValueError) as error:
@@ -190,7 +200,8 @@ class EngineState:
         if tuple(self.counters) != COUNTERS and sorted(self.counters) != sorted(COUNTERS):
             differ = sorted(set(self.counters) ^ set(COUNTERS))
             raise StateError(f"the state's counters are not those of this release; they differ in {', '.join(differ)}")
-        numbers = {"position": self.position, "wall_ns": self.wall_ns, **self.counters}
+        numbers = {"position": self.position, "wall_ns": self.wall_ns, "lane": self.lane, "lanes": self.lanes}
+        numbers |= self.counters
         for actor in self.actors:
             for what in ("signals", "refused", "raised", "idle_ns"):
                 numbers[f"{what} of actor {actor.name!r}"] = getattr(actor, what)
@@ -208,8 +219,15 @@ class EngineState:
         names = [actor.name for actor in self.actors]
         if len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
             raise StateError(f"the state names an actor twice, or with no text: {names}")
+        try:
+            check_lane(self.lane, self.lanes)
+        except ValueError as error:
+            raise StateError(f"the state's lane cannot be: {error}") from None
         for actor in self.actors:
             _check_actor(actor, self.wall_ns)
+            elsewhere = np.flatnonzero(actor.counts[np.arange(PARTITIONS) % self.lanes != self.lane])
+            if len(elsewhere):
+                raise StateError(f"actor {actor.name!r}: it has keys of other lanes than {self.lane} of {self.lanes}")
 
 
 def _little(actor: ActorState) -> Array:
@@ -322,13 +340,17 @@ def read_state(engine: Any, kinds: Sequence[Kind], actors: "Sequence[Actor]", bu
         KindState(k.name, k.number, k.value, k.aux, signals) for k, signals in zip(kinds, kind_signals, strict=True)
     )
     named = dict(zip(COUNTERS, counters, strict=True))
-    return EngineState(position, wall_ns, named, tuple(of_kinds), tuple(states), paused_ns / 1e9)
+    lane = engine.lane, engine.lanes
+    return EngineState(position, wall_ns, named, tuple(of_kinds), tuple(states), *lane, paused_ns / 1e9)
 
 
 def write_state(engine: Any, kinds: Sequence[Kind], actors: "Sequence[Actor]", state: EngineState) -> None:
     """Check a state, compare it with the app of a fresh engine, and fill the engine with it."""
     state.check()
     check_fits(state, kinds, actors)
+    if (state.lane, state.lanes) != (engine.lane, engine.lanes):
+        told = f"lane {state.lane} of {state.lanes}, and the engine holds lane {engine.lane} of {engine.lanes}"
+        raise StateError(f"the state is of {told}: a state goes into an engine of the same lane")
     of_kinds = {kind.number: kind for kind in state.kinds}
     ordered = [state.actor(actor.name) for actor in actors]
     _import(

@@ -94,6 +94,8 @@ class KindStatistics:
 class Statistics:
     """An engine at a moment. accepted = processed + queued + the sum of dropped, at step boundaries: `conserved`.
 
+    emitted = emits_processed (handled by actors) + emits_outward (for readers) + emits_remote (for actors, to keys of
+    other lanes) + the sum of emits_dropped.
     ring_signals: what the ring has room for, ring_used: how much of it is taken (inline: both 0).
     """
 
@@ -105,6 +107,7 @@ class Statistics:
     emitted: int
     emits_processed: int
     emits_outward: int
+    emits_remote: int
     emits_dropped: dict[str, int]
     expired: int
     position: int
@@ -174,13 +177,14 @@ def read_statistics(engine: Any, kinds: "Sequence[Kind]", actors: "Sequence[Acto
         accepted=accepted,
         refused=refused,
         processed=sum(row[1] for row in rows),
-        queued=sum(row[12] for row in rows),
+        queued=sum(row[13] for row in rows),
         dropped=dropped,
         emitted=sum(row[3] for row in rows),
         emits_processed=sum(row[4] for row in rows),
         emits_outward=sum(row[5] for row in rows),
-        emits_dropped={reason: sum(row[6][i] for row in rows) for i, reason in enumerate(_REASONS)},
-        expired=sum(row[7] for row in rows),
+        emits_remote=sum(row[6] for row in rows),
+        emits_dropped={reason: sum(row[7][i] for row in rows) for i, reason in enumerate(_REASONS)},
+        expired=sum(row[8] for row in rows),
         position=position,
         steps=steps,
         send_waits=waits,
@@ -188,7 +192,7 @@ def read_statistics(engine: Any, kinds: "Sequence[Kind]", actors: "Sequence[Acto
         ring_used=ring_used,
         shards=tuple(
             ShardStatistics(
-                row[0], row[1], row[12], row[10] / hz, row[11] / hz, row[8], row[9], *(t / hz for t in row[13:])
+                row[0], row[1], row[13], row[11] / hz, row[12] / hz, row[9], row[10], *(t / hz for t in row[14:])
             )
             for row in rows
         ),

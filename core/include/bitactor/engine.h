@@ -2,8 +2,12 @@
  * The engine: signals in, keyed state and emitted signals out.
  *
  * Senders (any threads) admit steps into one step ring; each shard thread reads every step and handles the signals of
- * the partitions it owns (partition modulo shards). With 0 shards the sending thread does the work itself, one at a
- * time. The same steps give the same state and the same outputs, bit for bit, for any number of shards.
+ * the partitions it owns (those of the engine, dealt out in turn). With 0 shards the sending thread does the work
+ * itself, one at a time. The same steps give the same state and the same outputs, bit for bit, for any number of
+ * shards.
+ *
+ * An engine of one lane of several takes signals of that lane's keys only. What its actors emit to keys of other lanes
+ * is not delivered here: such emits are remote, counted apart, and read from a subscription of their own.
  *
  * Invariant at every step boundary: accepted = processed + queued + the sum of dropped[], each counted where it
  * happens.
@@ -33,7 +37,8 @@ enum ba_result {
   BA_CLOSED,    /* the engine is closed, or a shard has failed */
   BA_IN_ACTOR,  /* called from a handler: it would wait for itself */
   BA_NO_MEMORY,
-  BA_BAD_CONFIG
+  BA_BAD_CONFIG,
+  BA_WRONG_LANE /* a signal's key, or a row of a state, is of another lane than the engine's */
 };
 
 /* Why a signal (or an emit) was dropped. */
@@ -74,6 +79,7 @@ typedef struct ba_engine_config {
   uint64_t secret[2];    /* places keys in tables; nothing observable depends on it */
   uint64_t position;     /* of the first signal; 0 but in tests and recovery */
   bool manual_clock;     /* wall time comes from ba_engine_set_wall only */
+  uint32_t lane, lanes;  /* holds the keys whose partition modulo lanes is lane; lanes: 0 or 1 (all), or divides 64 */
 } ba_engine_config;
 
 typedef struct ba_engine ba_engine;
@@ -101,7 +107,8 @@ void ba_engine_destroy(ba_engine *engine); /* closes if need be; frees; no other
 
 /*
  * Admits n signals (1..BA_FRAME_SIGNALS) as one step. Any thread. BA_FULL_WAIT waits up to timeout_ns.
- * *bad is the index of the signal that BA_BAD_KIND or BA_BAD_FLAGS is about. Nothing is admitted unless BA_OK.
+ * *bad is the index of the signal that BA_BAD_KIND, BA_BAD_FLAGS or BA_WRONG_LANE is about. Nothing is admitted unless
+ * BA_OK.
  */
 int ba_engine_send(ba_engine *engine, const ba_signal *signals, uint32_t n, enum ba_full full, uint64_t timeout_ns,
                    uint32_t *bad);
@@ -155,9 +162,10 @@ typedef struct ba_shard_statistics {
   uint64_t position; /* of the step boundary that the counters below belong to */
   uint64_t processed;
   uint64_t dropped[BA_DROPS];
-  uint64_t emitted;         /* by handlers; = emits_processed + emits_outward + the sum of emits_dropped */
+  uint64_t emitted;         /* by handlers; = emits_processed + _outward + _remote + the sum of emits_dropped */
   uint64_t emits_processed; /* handled by actors in later waves */
   uint64_t emits_outward;   /* of kinds that no actor handles */
+  uint64_t emits_remote;    /* of kinds that actors handle, to keys of another lane */
   uint64_t emits_dropped[BA_DROPS];
   uint64_t expired;
   uint64_t steps;
@@ -231,6 +239,9 @@ int ba_subscribe(ba_engine *engine, const uint16_t *kinds, uint32_t n, uint32_t 
 /* The same, for who holds a pause of all shards; never waits. */
 int ba_subscribe_paused(ba_engine *engine, const uint16_t *kinds, uint32_t n, uint32_t capacity, bool drop,
                         int event_fd, ba_subscription **out);
+/* Reads the remote emits, of any kind, and no others: those for whoever has the other lanes. They stand where an output
+ * would, and a full queue makes its shard wait. For who holds a pause of all shards; never waits. */
+int ba_subscribe_remote_paused(ba_engine *engine, uint32_t capacity, int event_fd, ba_subscription **out);
 /* Up to max outputs in order, or waits up to timeout_ns for the first: *n = 0 with BA_TIMEOUT; BA_CLOSED when the
  * engine is closed and all was read. */
 int ba_subscription_read(ba_subscription *subscription, ba_output *out, uint32_t max, uint64_t timeout_ns, uint32_t *n);

@@ -42,7 +42,8 @@ struct ba_subscription {
   bool inline_mode;
   bool drop;
   int event_fd;        /* owned; closed in ba_outputs_destroy */
-  uint8_t wanted[256]; /* by kind index */
+  uint8_t wanted[256]; /* by kind index; with remote, none */
+  bool remote;         /* reads the remote emits, and only those */
   BA_ATOMIC(uint32_t) armed;
   BA_ATOMIC(uint32_t) ended;    /* the engine is closed: no output will come */
   BA_ATOMIC(uint32_t) detached; /* nobody reads: outputs go nowhere */

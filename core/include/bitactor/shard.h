@@ -130,6 +130,7 @@ typedef struct ba_shard {
 struct ba_engine {
   ba_step_ring ring;    /* inline: only its lock, tail, wall and counts are used */
   uint32_t shard_count; /* at least 1 */
+  uint32_t lane, lanes; /* lane < lanes, which divides BA_PARTITIONS */
   bool inline_mode;
   bool feedback;  /* some actor may emit what some actor handles */
   bool stepwise;  /* one step at a time: feedback, expiry, or a handler that reads the wall time */
@@ -143,6 +144,7 @@ struct ba_engine {
   ba_route routes[256];
   uint8_t *may_emit;   /* [actor * 256 + kind index] */
   uint8_t wanted[256]; /* by kind index: some subscription reads it; changes only while every shard is paused */
+  bool remote_wanted;  /* the same of remote emits */
   ba_shard *shards;
   void *owned[3 * BA_ACTORS_MAX + 2]; /* copies of what the configuration pointed to */
   uint32_t owned_n;
@@ -172,6 +174,16 @@ struct ba_engine {
   BA_ALIGNED_LINE BA_ATOMIC(uint32_t) barrier_generation;
   ba_wait_point barrier_news;
 };
+
+/* Whether a partition is of the engine's lane. */
+static inline bool ba_in_lane(const ba_engine *engine, uint8_t partition) {
+  return (partition & (engine->lanes - 1)) == engine->lane;
+}
+
+/* The shard that owns a partition: those of a lane, lanes apart, are dealt out in turn. */
+static inline uint32_t ba_owner_of(const ba_engine *engine, uint32_t partition) {
+  return partition / engine->lanes % engine->shard_count;
+}
 
 /* dispatch.c: handles one batch: finds the actors, the states, calls the handlers, collects emits and failures. */
 void ba_dispatch(ba_shard *shard, const ba_batch *batch);

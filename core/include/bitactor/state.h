@@ -39,8 +39,8 @@ typedef struct ba_state {
  * time, not a handler's; wall_ns never goes back. Waits for room in the ring, and an empty step for what was sent
  * before, up to timeout_ns.
  * *done counts the signals admitted; begin with 0. BA_TIMEOUT: call again with the same arguments to go on from there.
- * BA_BAD_KIND, BA_BAD_FLAGS: about signal *done + *bad; the steps before its own are admitted. BA_FULL: inline, a
- * subscription must be read first. BA_CLOSED, BA_IN_ACTOR.
+ * BA_BAD_KIND, BA_BAD_FLAGS: about signal *done + *bad; the steps before its own are admitted. BA_WRONG_LANE: the same,
+ * and nothing of the record is admitted. BA_FULL: inline, a subscription must be read first. BA_CLOSED, BA_IN_ACTOR.
  */
 int ba_engine_apply(ba_engine *engine, const ba_signal *signals, uint64_t n, uint64_t wall_ns, uint64_t timeout_ns,
                     uint64_t *done, uint32_t *bad);
@@ -55,8 +55,8 @@ int ba_engine_export(ba_engine *engine, ba_state *state);
 
 /*
  * Import fills an engine that has admitted nothing yet. The caller has checked the arrays (ba_store_fill says what).
- * BA_OK. BA_BAD_CONFIG: signals were admitted already; BA_CLOSED; nothing was done. BA_NO_MEMORY: the engine holds a
- * part of the state and is only good for closing.
+ * BA_OK. BA_BAD_CONFIG: signals were admitted already; BA_WRONG_LANE; BA_CLOSED; nothing was done. BA_NO_MEMORY: the
+ * engine holds a part of the state and is only good for closing.
  */
 int ba_engine_import(ba_engine *engine, const ba_state *state);
 

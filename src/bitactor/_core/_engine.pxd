@@ -14,6 +14,8 @@ cdef extern from "bitactor/signal.h" nogil:
     enum:
         BA_FRAME_SIGNALS
 
+    uint8_t ba_partition(uint64_t key)
+
 
 cdef extern from "bitactor/actor.h" nogil:
     ctypedef void *ba_handler
@@ -38,6 +40,7 @@ cdef extern from "bitactor/engine.h" nogil:
         BA_IN_ACTOR
         BA_NO_MEMORY
         BA_BAD_CONFIG
+        BA_WRONG_LANE
 
     enum ba_full:
         BA_FULL_WAIT
@@ -67,11 +70,10 @@ cdef extern from "bitactor/engine.h" nogil:
         uint64_t secret[2]
         uint64_t position
         bint manual_clock
+        uint32_t lane
+        uint32_t lanes
 
     ctypedef struct ba_engine:
-        pass
-
-    ctypedef struct ba_output:
         pass
 
     int ba_engine_create(const ba_engine_config *config, ba_engine **out)
@@ -106,6 +108,7 @@ cdef extern from "bitactor/engine.h" nogil:
         uint64_t emitted
         uint64_t emits_processed
         uint64_t emits_outward
+        uint64_t emits_remote
         uint64_t *emits_dropped
         uint64_t expired
         uint64_t steps
@@ -154,12 +157,6 @@ cdef extern from "bitactor/engine.h" nogil:
     ctypedef struct ba_subscription:
         pass
 
-    int ba_subscribe_paused(ba_engine *engine, const uint16_t *kinds, uint32_t n, uint32_t capacity, bint drop,
-                            int event_fd, ba_subscription **out)
-    int ba_subscription_read(ba_subscription *subscription, ba_output *out, uint32_t max, uint64_t timeout_ns,
-                             uint32_t *n)
-    bint ba_subscription_arm(ba_subscription *subscription)
-    uint64_t ba_subscription_dropped(ba_subscription *subscription)
     void ba_unsubscribe(ba_subscription *subscription)
 
 
@@ -186,10 +183,12 @@ cdef class Handle:
     cdef unsigned long pausing  # ident of the thread that has begun a pause and does not hold it yet; 0: none
     cdef bint closed
     cdef bint inline_mode
+    cdef bint is_alive(self) noexcept
     cdef int check(self) except -1
     cdef int begin_pause(self, uint64_t mask, str what) except -1
     cdef int look_around(self, int result, str what) except -1
     cdef void give_up_pause(self) noexcept
+    cdef void unsubscribe(self, ba_subscription *subscription) noexcept
 
 
 cdef class EngineCore:
@@ -200,18 +199,11 @@ cdef class EngineCore:
     cdef uint32_t frame_signals
     cdef ba_full full
     cdef bint manual_clock
+    cdef readonly uint32_t lane
+    cdef readonly uint32_t lanes
     cdef uint64_t wall_ns
     cdef list owned
     cdef KindEntry *entry_of(self, object kind) except NULL
     cdef uint64_t now(self) noexcept nogil
     cdef bint send_one(self, ba_signal *signal) except? False
     cdef int move_wall(self, uint64_t wall_ns) except -1
-
-
-cdef class SubscriptionCore:
-    cdef Handle handle
-    cdef ba_subscription *subscription
-    cdef readonly int fd
-    cdef bint reading
-    cdef bint cancelled
-    cdef int detach(self) except -1

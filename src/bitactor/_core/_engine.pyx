@@ -14,7 +14,6 @@ from libc.stdint cimport UINT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
-from posix.unistd cimport close as close_fd, read as read_fd
 
 from bitactor._core._waits cimport SLICE_NS, ba_monotonic_ns, deadline_of, slice_of
 
@@ -83,6 +82,10 @@ cdef class Handle:
     def __cinit__(self):
         self.born = forks
 
+    cdef bint is_alive(self) noexcept:
+        """Whether it was made in this process, not before a fork."""
+        return self.born == forks
+
     cdef int check(self) except -1:
         if self.born != forks:
             raise RuntimeError(
@@ -125,6 +128,11 @@ cdef class Handle:
             raise
         return 0
 
+    cdef void unsubscribe(self, ba_subscription *subscription) noexcept:
+        """Here, because this module's core knows whether this thread is in a handler."""
+        with nogil:
+            ba_unsubscribe(subscription)
+
     cdef void give_up_pause(self) noexcept:
         if self.pausing and self.pausing == PyThread_get_thread_ident():
             self.pausing = 0
@@ -151,7 +159,7 @@ cdef class EngineCore:
     """The C engine under bitactor.Engine, which adds names, tables and subscriptions. Not for use on its own."""
 
     def _open(self, list kinds, list actors, int shards, int ring_signals, str full, int frame_signals, secret,
-              bint manual_clock, uint64_t position=0):
+              bint manual_clock, uint64_t position=0, uint32_t lane=0, uint32_t lanes=1):
         """Make the C engine.
 
         kinds: (Kind object, number, "f8", "u4") each; actors: (address, stride, init bytes, partition_keys_max,
@@ -204,6 +212,7 @@ cdef class EngineCore:
             config.secret[0], config.secret[1] = secret
             config.position = position
             config.manual_clock = manual_clock
+            config.lane, config.lanes = lane, lanes
             with nogil:
                 result = ba_engine_create(&config, &handle.engine)
         finally:
@@ -216,6 +225,7 @@ cdef class EngineCore:
         self.frame_signals = frame_signals
         self.full = {"wait": BA_FULL_WAIT, "refuse": BA_FULL_REFUSE, "drop": BA_FULL_DROP}[full]
         self.manual_clock = manual_clock
+        self.lane, self.lanes = lane, lanes
         self.owned = owned
         self.handle = handle
 
@@ -321,7 +331,7 @@ cdef class EngineCore:
                 PyErr_CheckSignals()
         if result == BA_OK:
             return True
-        self._not_sent(result, signal.kind, signal.flags, 0, 0)
+        self._not_sent(result, signal.kind, signal.flags, 0, 0, signal.key)
         return False
 
     def _may_wait(self, uint64_t accepted):
@@ -332,7 +342,7 @@ cdef class EngineCore:
                 'or make the engine with full="refuse"', accepted
             )
 
-    def _not_sent(self, int result, number, flags, uint64_t index, uint64_t accepted):
+    def _not_sent(self, int result, number, flags, uint64_t index, uint64_t accepted, uint64_t key=0):
         """Raise for what send and send_batch cannot return as a count."""
         before = f"; {accepted} signals before its frame were admitted" if accepted else ""
         if result == BA_BAD_KIND:
@@ -346,6 +356,8 @@ cdef class EngineCore:
                 f"signal {index}: flags are {flags:#06x}, but no flag has a meaning yet: set them to 0{before}",
                 index, accepted,
             )
+        if result == BA_WRONG_LANE:
+            raise SignalError(f"signal {index}: {self._elsewhere(key)}{before}", index, accepted)
         if result == BA_FULL:
             if self.full == BA_FULL_WAIT:
                 raise OutputsFullError(
@@ -414,7 +426,8 @@ cdef class EngineCore:
                         self._not_sent(result, 0, 0, at, accepted)
                         break
                 elif result != BA_OK:
-                    self._not_sent(result, signals[at + bad].kind, signals[at + bad].flags, at + bad, accepted)
+                    self._not_sent(result, signals[at + bad].kind, signals[at + bad].flags, at + bad, accepted,
+                                   signals[at + bad].key)
                 PyErr_CheckSignals()
         finally:
             PyBuffer_Release(&view)
@@ -456,10 +469,18 @@ cdef class EngineCore:
             if result != BA_OK and n == 0:
                 failed(result, "applying")
             if result != BA_OK:
-                self._not_sent(result, signals[done + bad].kind, signals[done + bad].flags, done + bad, done)
+                self._not_sent(result, signals[done + bad].kind, signals[done + bad].flags, done + bad, done,
+                               signals[done + bad].key)
         finally:
             PyBuffer_Release(&view)
         return True
+
+    def _elsewhere(self, uint64_t key):
+        """What is wrong with a key of another lane; None when it is of this engine's."""
+        cdef uint32_t lane = ba_partition(key) % self.lanes
+        if lane == self.lane:
+            return None
+        return f"key {key} is of lane {lane}, and this engine holds lane {self.lane} of {self.lanes}"
 
     def _wrong_type(self, number, index, accepted):
         for i in range(self.entry_count):
@@ -618,7 +639,7 @@ cdef class EngineCore:
             for s in range(max(total.shards, 1)):
                 rows.append((
                     shards[s].position, shards[s].processed, [shards[s].dropped[d] for d in range(BA_DROPS)],
-                    shards[s].emitted, shards[s].emits_processed, shards[s].emits_outward,
+                    shards[s].emitted, shards[s].emits_processed, shards[s].emits_outward, shards[s].emits_remote,
                     [shards[s].emits_dropped[d] for d in range(BA_DROPS)], shards[s].expired, shards[s].steps,
                     shards[s].waves, shards[s].idle_ticks, shards[s].parked_ticks, shards[s].queued,
                     shards[s].step_ticks, shards[s].dispatch_ticks, shards[s].emit_ticks, shards[s].barrier_ticks,
@@ -761,122 +782,6 @@ def _explained(kind, key, value, aux, time):
         if not low <= number <= high:
             return SignalError(f"{whose} is {given!r}; {declared} holds {low} to {high}")
     return SignalError(f"a signal of kind {kind.name!r} does not fit: key {key!r}, value {value!r}, aux {aux!r}")
-
-
-def _subscribe(EngineCore core, list numbers, uint32_t capacity, bint drop):
-    """The SubscriptionCore of these kinds, from the next step on."""
-    cdef SubscriptionCore made = SubscriptionCore.__new__(SubscriptionCore)
-    cdef Handle handle = core.handle
-    cdef bytes packed = _numbers(numbers)
-    cdef const uint16_t *kinds = <const uint16_t *>PyBytes_AS_STRING(packed)
-    cdef uint32_t n = <uint32_t>len(numbers)
-    cdef uint64_t position = 0
-    cdef int result, made_it = BA_OK
-    handle.check()
-    made.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-    made.handle = handle
-    while True:
-        if handle.pausing != PyThread_get_thread_ident():
-            handle.begin_pause(UINT64_MAX, "subscribe")
-        with nogil:
-            result = ba_engine_pause_wait(handle.engine, SLICE_NS, &position)
-            if result == BA_OK:
-                made_it = ba_subscribe_paused(handle.engine, kinds, n, capacity, drop, made.fd, &made.subscription)
-                ba_engine_resume(handle.engine)
-        handle.look_around(result, "subscribe")
-        if result == BA_OK:
-            break
-    if made_it != BA_OK:
-        failed(made_it, "subscribe")
-    return made
-
-
-cdef class SubscriptionCore:
-    """The C subscription under bitactor's Subscription; keeps the C engine alive."""
-
-    def __cinit__(self):
-        self.fd = -1
-
-    def _read_into(self, buffer, timeout):
-        """Read outputs into a writable buffer of 48-byte records, waiting for the first: how many; -1: ended."""
-        cdef Py_buffer view
-        cdef uint64_t deadline = deadline_of(timeout), wait_ns
-        cdef uint32_t n = 0, most
-        cdef int result = BA_TIMEOUT
-        if self.handle is None:
-            raise ClosedError("the subscription was never opened")
-        self.handle.check()
-        if self.reading:
-            raise RuntimeError("another thread reads this subscription: it has one reader at a time; make one for each")
-        if self.subscription == NULL or self.cancelled:
-            return -1
-        PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
-        self.reading = True
-        try:
-            most = <uint32_t>min(view.len // 48, 1 << 30)
-            while True:
-                wait_ns = slice_of(deadline)
-                with nogil:
-                    result = ba_subscription_read(self.subscription, <ba_output *>view.buf, most, wait_ns, &n)
-                if result != BA_TIMEOUT or self.cancelled:
-                    break
-                PyErr_CheckSignals()
-                if deadline != UINT64_MAX and ba_monotonic_ns() >= deadline:
-                    break
-        finally:
-            self.reading = False
-            PyBuffer_Release(&view)
-            if self.cancelled:
-                self.detach()
-        if result == BA_OK:
-            return n
-        if result == BA_TIMEOUT and not self.cancelled:
-            return 0
-        return -1
-
-    def _arm(self):
-        """True: there is something to read (or it has ended); False: the eventfd will be written when there is."""
-        if self.subscription == NULL or self.cancelled:
-            return True
-        self.handle.check()
-        return ba_subscription_arm(self.subscription)
-
-    def _drain_fd(self):
-        cdef uint64_t count
-        if self.fd >= 0:
-            read_fd(self.fd, &count, 8)  # not blocking; nothing to read is fine
-
-    @property
-    def dropped(self):
-        """Outputs dropped because this subscription was full (with full="drop", or at close)."""
-        if self.subscription == NULL:
-            return 0
-        self.handle.check()
-        return ba_subscription_dropped(self.subscription)
-
-    def _cancel(self):
-        """Stop reading: a reader in another thread returns within 50 ms, and then the C subscription goes."""
-        self.cancelled = True
-        if not self.reading:
-            self.detach()
-
-    cdef int detach(self) except -1:
-        cdef ba_subscription *subscription = self.subscription
-        self.subscription = NULL
-        cdef int fd = self.fd
-        self.fd = -1
-        if subscription != NULL and self.handle.born == forks:
-            with nogil:
-                ba_unsubscribe(subscription)  # closes the file descriptor too, when no shard can write to it any more
-        elif fd >= 0:
-            close_fd(fd)
-        return 0
-
-    def __dealloc__(self):
-        if self.handle is not None:
-            self.detach()
-        elif self.fd >= 0:
-            close_fd(self.fd)
 
 
 def ticks_hz():

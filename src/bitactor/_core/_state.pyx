@@ -123,7 +123,7 @@ cdef class Image:
         cdef ba_shard_statistics *c = &s.counts
         cdef uint32_t d
         return [c.position, s.wall_ns, s.accepted, s.refused, s.dropped_full, c.steps, c.waves, c.processed, c.emitted,
-                c.emits_processed, c.emits_outward, c.expired, *[c.dropped[d] for d in range(BA_DROPS)],
+                c.emits_processed, c.emits_outward, c.emits_remote, c.expired, *[c.dropped[d] for d in range(BA_DROPS)],
                 *[c.emits_dropped[d] for d in range(BA_DROPS)]]
 
     cdef int set_head(self, list given) except -1:
@@ -131,10 +131,10 @@ cdef class Image:
         cdef ba_shard_statistics *c = &s.counts
         cdef uint32_t d
         (c.position, s.wall_ns, s.accepted, s.refused, s.dropped_full, c.steps, c.waves, c.processed, c.emitted,
-         c.emits_processed, c.emits_outward, c.expired) = given[:12]
+         c.emits_processed, c.emits_outward, c.emits_remote, c.expired) = given[:13]
         for d in range(BA_DROPS):
-            c.dropped[d] = given[12 + d]
-            c.emits_dropped[d] = given[12 + BA_DROPS + d]
+            c.dropped[d] = given[13 + d]
+            c.emits_dropped[d] = given[13 + BA_DROPS + d]
         return 0
 
 

@@ -98,6 +98,7 @@ METRICS: Final[tuple[Definition, ...]] = (
         lambda s: s.engine.ring_used / s.engine.ring_signals if s.engine.ring_signals else 0.0),
     counter("bitactor_emits", "Signals that actors emitted.", lambda s: s.engine.emitted),
     counter("bitactor_emits_outward", "Emits that went to readers.", lambda s: s.engine.emits_outward),
+    counter("bitactor_emits_remote", "Emits to actors' keys of other lanes.", lambda s: s.engine.emits_remote),
     counter("bitactor_emits_dropped", "Emits given up, by reason.", lambda s: s.engine.emits_dropped, "reason"),
     counter("bitactor_steps", "Steps of the engine.", lambda s: s.engine.steps),
     counter("bitactor_keys_expired", "Keys removed because they were idle.", lambda s: s.engine.expired),

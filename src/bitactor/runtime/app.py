@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from bitactor.actors import App
 from bitactor.schema import fingerprint
+from bitactor.signals import PARTITIONS, check_lane
 
 APP_FORMAT: Final = 1
-PARTITIONS: Final = 64
 STEP_SIGNALS: Final = 8192
 
 
@@ -16,8 +16,12 @@ def reads_wall_time(app: App) -> bool:
     return any(actor.idle_ns or actor.reads_wall for actor in app.actors)
 
 
-def describe(app: App) -> dict[str, Any]:
-    """What an app record says of the app: everything that results depend on, and the formats around it."""
+def describe(app: App, lanes: int = 1) -> dict[str, Any]:
+    """What an app record says of the app: everything that results depend on, and the formats around it.
+
+    lanes: into how many the state is split; ValueError when 64 partitions do not split so.
+    """
+    check_lane(0, lanes)
     said: dict[str, Any] = {
         "format": APP_FORMAT,
         "name": app.name,
@@ -37,7 +41,7 @@ def describe(app: App) -> dict[str, Any]:
             }
             for actor in app.actors
         ],
-        "lanes": 1,
+        "lanes": lanes,
         "partitions": PARTITIONS,
         "step_signals": STEP_SIGNALS,
     }
