@@ -1,5 +1,6 @@
 /*
- * Any bytes either are a frame, and then encode to the same bytes again, or are refused with an offset inside them.
+ * Any bytes either are a frame, and then encode to the same bytes again, or are refused with an offset inside them; and
+ * to be cut by lane they have the same verdict.
  * With clang: a libFuzzer target. Without: main mutates frames of its own for so many rounds (first argument).
  */
 #include <bitactor/byteorder.h>
@@ -16,11 +17,17 @@ static int one(const uint8_t *data, size_t n) {
   static ba_signal signals[BA_FRAME_SIGNALS];
   static uint8_t again[BA_FRAME_BYTES_MAX];
   ba_frame frame;
-  size_t offset = 0;
-  if (ba_frame_decode(data, n, NULL, &frame, signals, &offset) != BA_FRAME_OK) {
-    CHECK(offset <= n, "refused at %zu of %zu bytes", offset, n);
+  size_t offset = 0, offset_cut = 0;
+  static uint8_t lane_of[BA_FRAME_SIGNALS];
+  uint32_t counts[BA_PARTITIONS], sum = 0;
+  enum ba_frame_result result = ba_frame_decode(data, n, NULL, &frame, signals, &offset);
+  CHECK(ba_frame_lanes(data, n, NULL, 16, &frame, lane_of, counts, &offset_cut) == result, "another verdict");
+  if (result != BA_FRAME_OK) {
+    CHECK(offset <= n && offset_cut == offset, "refused at %zu or %zu of %zu bytes", offset, offset_cut, n);
     return 0;
   }
+  for (uint32_t l = 0; l < 16; l++) sum += counts[l];
+  CHECK(sum == frame.count, "%u signals in lanes, %u in the frame", sum, frame.count);
   size_t length = ba_frame_encode(&frame, signals, again);
   CHECK(length == n && !memcmp(again, data, n), "a frame of %zu bytes does not encode to itself", n);
   return 1;

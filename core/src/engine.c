@@ -1,5 +1,5 @@
 /*
- * The engine's face: making and closing it, admission, flush, pauses, statistics.
+ * The engine's face: making and closing it, admission, flush, pauses, statistics. Subscriptions: subscribe.c.
  *
  * Locks, in the order in which they nest: turn (inline: who holds it handles steps), subscriptions_lock, ring.lock.
  * None but turn, by the holder of an inline engine's pause, is held while a thread waits.
@@ -8,7 +8,7 @@
 #include <bitactor/shard.h>
 #include <string.h>
 
-enum { RING_SIGNALS = 32768, TICKS_AN_IDLE_TIME = 64, TICK_NS_MIN = 1000 * 1000, UNSUBSCRIBE_NS = 50 * 1000 * 1000 };
+enum { RING_SIGNALS = 32768, TICKS_AN_IDLE_TIME = 64, TICK_NS_MIN = 1000 * 1000 };
 
 static void *copied(ba_engine *engine, const void *from, size_t bytes) {
   void *copy = ba_alloc(bytes ? bytes : 1);
@@ -114,13 +114,14 @@ uint64_t ba_idle_tick_ns(uint64_t idle_ns) {
   return idle_ns / TICKS_AN_IDLE_TIME < TICK_NS_MIN ? TICK_NS_MIN : idle_ns / TICKS_AN_IDLE_TIME;
 }
 
-static bool make_actor(ba_actor *actor, const ba_actor_spec *spec, const uint64_t secret[2]) {
+static bool make_actor(ba_actor *actor, const ba_actor_spec *spec, const ba_engine_config *engine) {
   actor->spec = spec;
   actor->sample = BA_TICK_SAMPLE - 1;
   ba_store_config config = {.stride = spec->stride,
                             .init = spec->init,
                             .partition_keys_max = spec->partition_keys_max,
-                            .secret = {secret[0], secret[1]}};
+                            .secret = {engine->secret[0], engine->secret[1]},
+                            .lanes = engine->lanes};
   if (spec->idle_ns) {
     actor->tick_ns = ba_idle_tick_ns(spec->idle_ns);
     config.idle_ticks = (uint32_t)((spec->idle_ns + actor->tick_ns - 1) / actor->tick_ns);
@@ -149,7 +150,7 @@ static bool make_shard(ba_engine *engine, uint32_t index, const ba_engine_config
     return false;
   }
   for (uint32_t a = 0; a < engine->actor_count; a++) {
-    if (!make_actor(&shard->actors[a], &engine->specs[a], config->secret)) return false;
+    if (!make_actor(&shard->actors[a], &engine->specs[a], config)) return false;
   }
   ba_shard_publish(shard);
   return true;
@@ -490,93 +491,6 @@ void ba_engine_destroy(ba_engine *engine) {
   pthread_mutex_destroy(&engine->turn);
   pthread_mutex_destroy(&engine->subscriptions_lock);
   ba_free(engine);
-}
-
-/* --- subscriptions --- */
-
-/* Forgets subscriptions that nobody reads, and sums up what the others want. Every shard is paused. */
-static void sweep(ba_engine *engine) {
-  memset(engine->wanted, 0, sizeof engine->wanted);
-  engine->remote_wanted = false;
-  for (ba_subscription **at = &engine->subscriptions; *at;) {
-    ba_subscription *s = *at;
-    if (ba_load_acquire(&s->detached)) { /* acquire: pairs with the store in ba_unsubscribe, its reader's last act */
-      *at = s->next;
-      ba_outputs_destroy(s);
-      continue;
-    }
-    for (uint32_t k = 0; k < sizeof engine->wanted; k++) engine->wanted[k] |= s->wanted[k];
-    engine->remote_wanted |= s->remote;
-    at = &s->next;
-  }
-}
-
-static int subscribe(ba_engine *engine, bool remote, const uint16_t *kinds, uint32_t n, uint32_t capacity, bool drop,
-                     int event_fd, ba_subscription **out) {
-  *out = NULL;
-  if (capacity < 2 || capacity & (capacity - 1) || capacity > 1u << 30) return BA_BAD_CONFIG;
-  for (uint32_t k = 0; k < n; k++) {
-    if (!engine->kind_index[kinds[k]]) return BA_BAD_KIND;
-  }
-  uint64_t position = engine->shards[0].position; /* of every shard: they stand at one boundary */
-  ba_subscription *s = ba_outputs_create(engine->shard_count, capacity, engine->inline_mode, drop, event_fd, position);
-  if (!s) return BA_NO_MEMORY;
-  s->engine = engine;
-  s->remote = remote;
-  for (uint32_t k = 0; k < n; k++) s->wanted[engine->kind_index[kinds[k]]] = 1;
-  pthread_mutex_lock(&engine->subscriptions_lock);
-  ba_store_relaxed(&s->ended, engine->shards_ended); /* relaxed: nobody else has it yet */
-  s->next = engine->subscriptions;
-  engine->subscriptions = s;
-  sweep(engine);
-  pthread_mutex_unlock(&engine->subscriptions_lock);
-  *out = s;
-  return BA_OK;
-}
-
-int ba_subscribe_paused(ba_engine *engine, const uint16_t *kinds, uint32_t n, uint32_t capacity, bool drop,
-                        int event_fd, ba_subscription **out) {
-  return subscribe(engine, false, kinds, n, capacity, drop, event_fd, out);
-}
-
-int ba_subscribe_remote_paused(ba_engine *engine, uint32_t capacity, int event_fd, ba_subscription **out) {
-  return subscribe(engine, true, NULL, 0, capacity, false, event_fd, out);
-}
-
-int ba_subscribe(ba_engine *engine, const uint16_t *kinds, uint32_t n, uint32_t capacity, bool drop, int event_fd,
-                 uint64_t timeout_ns, ba_subscription **out) {
-  *out = NULL;
-  uint64_t position;
-  int result = ba_engine_pause(engine, UINT64_MAX, timeout_ns, &position);
-  if (result != BA_OK) return result;
-  result = ba_subscribe_paused(engine, kinds, n, capacity, drop, event_fd, out);
-  ba_engine_resume(engine);
-  return result;
-}
-
-void ba_unsubscribe(ba_subscription *subscription) {
-  ba_engine *engine = subscription->engine;
-  /* Shards that wait for this reader go on. seq_cst: pairs with the load in wait_for_room, and as a release with the
-   * load in sweep. After it the subscription may be gone at any time: another thread may sweep it. */
-  ba_wait_point *room = &subscription->room;
-  pthread_mutex_lock(&engine->subscriptions_lock); /* not swept before the wake below */
-  ba_store_seq_cst(&subscription->detached, 1);
-  ba_wake(room);
-  pthread_mutex_unlock(&engine->subscriptions_lock);
-  uint64_t position;
-  if (engine->inline_mode) { /* no pause: who holds it may be this thread */
-    if (pthread_mutex_trylock(&engine->turn) != 0) return;
-  } else if (ba_engine_pause(engine, UINT64_MAX, UNSUBSCRIBE_NS, &position) != BA_OK) {
-    return;
-  }
-  pthread_mutex_lock(&engine->subscriptions_lock);
-  sweep(engine);
-  pthread_mutex_unlock(&engine->subscriptions_lock);
-  if (engine->inline_mode) {
-    pthread_mutex_unlock(&engine->turn);
-  } else {
-    ba_engine_resume(engine);
-  }
 }
 
 /* --- statistics --- */

@@ -73,8 +73,9 @@ static bool known(const uint64_t *kinds, uint16_t kind) {
   return kind != 0 && (kinds == NULL || (kinds[kind / 64] >> kind % 64 & 1));
 }
 
-enum ba_frame_result ba_frame_decode(const uint8_t *bytes, size_t n, const uint64_t *kinds, ba_frame *frame,
-                                     ba_signal *signals, size_t *offset) {
+static uint32_t get_be16(const uint8_t *at) { return (uint32_t)at[0] << 8 | at[1]; }
+
+static enum ba_frame_result read_header(const uint8_t *bytes, size_t n, ba_frame *frame, size_t *offset) {
   enum ba_frame_result result = check_header(bytes, n, offset);
   if (result != BA_FRAME_OK) return result;
   frame->producer = ba_get_be64(bytes + AT_PRODUCER);
@@ -82,6 +83,25 @@ enum ba_frame_result ba_frame_decode(const uint8_t *bytes, size_t n, const uint6
   frame->count = ba_get_be32(bytes + AT_COUNT);
   frame->sequence = ba_get_be64(bytes + AT_SEQUENCE);
   memcpy(frame->trace, bytes + AT_TRACE, sizeof frame->trace);
+  return BA_FRAME_OK;
+}
+
+/* What the first signal is refused for that is; BA_FRAME_OK: none is. */
+static enum ba_frame_result first_refused(const uint8_t *bytes, uint32_t count, const uint64_t *kinds, size_t *offset) {
+  for (uint32_t i = 0; i < count; i++) {
+    const uint8_t *row = bytes + BA_FRAME_HEADER + 32 * (size_t)i;
+    *offset = (size_t)(row - bytes) + 2;
+    if (get_be16(row + 2) & ~(uint32_t)BA_FLAGS_KNOWN) return BA_FRAME_BAD_FLAGS;
+    *offset -= 2;
+    if (!known(kinds, (uint16_t)get_be16(row))) return BA_FRAME_BAD_KIND;
+  }
+  return BA_FRAME_OK;
+}
+
+enum ba_frame_result ba_frame_decode(const uint8_t *bytes, size_t n, const uint64_t *kinds, ba_frame *frame,
+                                     ba_signal *signals, size_t *offset) {
+  enum ba_frame_result result = read_header(bytes, n, frame, offset);
+  if (result != BA_FRAME_OK) return result;
   ba_signals_from_be(bytes + BA_FRAME_HEADER, signals, frame->count);
   uint32_t flags = 0;
   bool all_known = true;
@@ -90,11 +110,39 @@ enum ba_frame_result ba_frame_decode(const uint8_t *bytes, size_t n, const uint6
     all_known &= known(kinds, signals[i].kind);
   }
   if (!(flags & (uint32_t)~BA_FLAGS_KNOWN) && all_known) return BA_FRAME_OK;
-  for (uint32_t i = 0; i < frame->count; i++) {
-    *offset = BA_FRAME_HEADER + 32 * (size_t)i + 2;
-    if (signals[i].flags & ~BA_FLAGS_KNOWN) return BA_FRAME_BAD_FLAGS;
-    *offset -= 2;
-    if (!known(kinds, signals[i].kind)) return BA_FRAME_BAD_KIND;
+  return first_refused(bytes, frame->count, kinds, offset);
+}
+
+enum ba_frame_result ba_frame_lanes(const uint8_t *bytes, size_t n, const uint64_t *kinds, uint32_t lanes,
+                                    ba_frame *frame, uint8_t *lane_of, uint32_t *counts, size_t *offset) {
+  enum ba_frame_result result = read_header(bytes, n, frame, offset);
+  if (result != BA_FRAME_OK) return result;
+  memset(counts, 0, lanes * sizeof *counts);
+  const uint8_t *row = bytes + BA_FRAME_HEADER;
+  uint32_t flags = 0;
+  bool all_known = true;
+  for (uint32_t i = 0; i < frame->count; i++, row += 32) {
+    flags |= get_be16(row + 2);
+    all_known &= known(kinds, (uint16_t)get_be16(row));
+    lane_of[i] = (uint8_t)(ba_partition(ba_get_be64(row + 8)) & (lanes - 1));
+    counts[lane_of[i]]++;
   }
-  return BA_FRAME_OK;
+  if (!(flags & (uint32_t)~BA_FLAGS_KNOWN) && all_known) return BA_FRAME_OK;
+  return first_refused(bytes, frame->count, kinds, offset);
+}
+
+void ba_frame_scatter(const uint8_t *bytes, uint32_t count, const uint8_t *lane_of, uint32_t lanes,
+                      uint8_t *const *rows, uint8_t *const *places) {
+  uint8_t *row_to[BA_PARTITIONS], *place_to[BA_PARTITIONS];
+  memcpy(row_to, rows, lanes * sizeof *rows);
+  memcpy(place_to, places, lanes * sizeof *places);
+  const uint8_t *row = bytes + BA_FRAME_HEADER;
+  for (uint32_t i = 0; i < count; i++, row += 32) {
+    const uint8_t lane = lane_of[i];
+    memcpy(row_to[lane], row, 32);
+    place_to[lane][0] = (uint8_t)(i >> 8);
+    place_to[lane][1] = (uint8_t)i;
+    row_to[lane] += 32;
+    place_to[lane] += 2;
+  }
 }

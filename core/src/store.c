@@ -70,6 +70,7 @@ ba_store *ba_store_create(const ba_store_config *config) {
   uint64_t keys = config->reserve_keys ? config->reserve_keys : default_reserve();
   if (keys > RESERVE_KEYS_MAX) keys = RESERVE_KEYS_MAX;
   if (keys > RESERVE_BYTES_MAX / config->stride) keys = RESERVE_BYTES_MAX / config->stride;
+  if (config->lanes > 1 && !config->reserve_keys) keys = keys / config->lanes + RESERVE_KEYS_LEAST;
   while (reserve(store, keys) != 0) {
     keys /= 2;
     if (keys < RESERVE_KEYS_LEAST) {

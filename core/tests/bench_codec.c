@@ -30,6 +30,22 @@ static void decode(void) {
   CHECK(ba_frame_decode(out, BA_FRAME_BYTES_MAX, NULL, &got, back, &offset) == BA_FRAME_OK, "decode");
 }
 
+static uint8_t lane_of[BA_FRAME_SIGNALS], rows[sizeof in], places[2 * BA_FRAME_SIGNALS];
+static uint32_t counts[BA_PARTITIONS];
+static uint32_t lanes = 16;
+static void lanes_of(void) {
+  ba_frame got;
+  size_t offset;
+  CHECK(ba_frame_lanes(out, BA_FRAME_BYTES_MAX, NULL, lanes, &got, lane_of, counts, &offset) == BA_FRAME_OK, "lanes");
+}
+static void split(void) {
+  uint8_t *row_to[BA_PARTITIONS], *place_to[BA_PARTITIONS];
+  size_t at = 0;
+  lanes_of();
+  for (uint32_t l = 0; l < lanes; at += counts[l++]) row_to[l] = rows + 32 * at, place_to[l] = places + 2 * at;
+  ba_frame_scatter(out, BA_FRAME_SIGNALS, lane_of, lanes, row_to, place_to);
+}
+
 static double rate(void (*what)(void), int rounds) {
   double best = 1e9;
   for (int r = 0; r < rounds; r++) {
@@ -53,5 +69,7 @@ int main(int argc, char **argv) {
          big, host, big / plain);
   double checksum = rate(crc, rounds), encoded = rate(encode, rounds), decoded = rate(decode, rounds);
   printf("{\"bench\": \"frame\", \"crc\": %.0f, \"encode\": %.0f, \"decode\": %.0f}\n", checksum, encoded, decoded);
+  printf("{\"bench\": \"split\", \"lanes\": %u, \"checked\": %.0f, \"split\": %.0f}\n", lanes, rate(lanes_of, rounds),
+         rate(split, rounds));
   return 0;
 }

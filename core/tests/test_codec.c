@@ -185,6 +185,34 @@ static void each_kind_of_damage_has_its_code_and_its_place(void) {
   CHECK(ba_frame_encode(&frame, signals, bytes) == 0, "a sequence past the end");
 }
 
+/* Each lane's signals in their order, with their places; against one signal at a time. */
+static void a_frame_is_cut_by_lane(void) {
+  static uint8_t cut[32 * BA_FRAME_SIGNALS + 1], indexes[2 * BA_FRAME_SIGNALS + 1], lane_of[BA_FRAME_SIGNALS + 1];
+  static const uint32_t sizes[] = {1, 2, 31, 1000, BA_FRAME_SIGNALS};
+  for (size_t c = 0; c < sizeof sizes / sizeof *sizes; c++) {
+    for (uint32_t lanes = 1; lanes <= BA_PARTITIONS; lanes *= 2) {
+      random_signals(sizes[c]);
+      ba_frame frame = {.producer = 7, .sequence = 8, .epoch = 9, .count = sizes[c]}, back;
+      size_t n = ba_frame_encode(&frame, signals, bytes), offset, at = 0;
+      uint32_t counts[BA_PARTITIONS], expected[BA_PARTITIONS] = {0};
+      lane_of[sizes[c]] = cut[32 * sizes[c]] = indexes[2 * sizes[c]] = 0xa5;
+      CHECK(ba_frame_lanes(bytes, n, NULL, lanes, &back, lane_of, counts, &offset) == BA_FRAME_OK, "cut");
+      CHECK(back.producer == 7 && back.sequence == 8 && back.epoch == 9 && back.count == sizes[c], "header");
+      uint8_t *rows[BA_PARTITIONS], *places[BA_PARTITIONS];
+      for (uint32_t l = 0; l < lanes; at += counts[l++]) rows[l] = cut + 32 * at, places[l] = indexes + 2 * at;
+      CHECK(at == sizes[c], "%zu signals of %u", at, sizes[c]);
+      ba_frame_scatter(bytes, back.count, lane_of, lanes, rows, places);
+      for (uint32_t i = 0; i < sizes[c]; i++) {
+        uint32_t lane = ba_partition(signals[i].key) % lanes, row = expected[lane]++;
+        CHECK(lane_of[i] == lane && row < counts[lane], "lane of signal %u", i);
+        CHECK(!memcmp(rows[lane] + 32 * row, bytes + BA_FRAME_HEADER + 32 * i, 32), "signal %u", i);
+        CHECK(places[lane][2 * row] == i >> 8 && places[lane][2 * row + 1] == (i & 255), "place of signal %u", i);
+      }
+      CHECK(lane_of[sizes[c]] == 0xa5 && cut[32 * sizes[c]] == 0xa5 && indexes[2 * sizes[c]] == 0xa5, "wrote past");
+    }
+  }
+}
+
 int main(int argc, char **argv) {
   random_state = argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL);
   printf("test_codec: seed %llu, cpu level %d, crc instruction %d\n", (unsigned long long)random_state, ba_cpu_level(),
@@ -196,6 +224,7 @@ int main(int argc, char **argv) {
   a_frame_comes_back_as_it_went();
   the_documented_example_is_what_is_written();
   each_kind_of_damage_has_its_code_and_its_place();
+  a_frame_is_cut_by_lane();
   puts("test_codec: ok");
   return 0;
 }

@@ -635,6 +635,7 @@ int main(int argc, char **argv) {
   seed = argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL);
   random_state = seed;
   printf("test_engine_lanes: seed %llu\n", (unsigned long long)seed);
+  setenv("BITACTOR_RESERVE_KEYS", "2000000", 1); /* of many engines; sanitizers leave little address space */
   any_lanes_shards_and_secret_give_the_models_state_and_emits();
   a_signal_of_another_lane_is_refused_before_anything_is_admitted();
   lanes_that_do_not_divide_the_partitions_are_no_configuration();

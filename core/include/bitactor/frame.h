@@ -61,4 +61,18 @@ size_t ba_frame_encode(const ba_frame *frame, const ba_signal *signals, uint8_t 
 enum ba_frame_result ba_frame_decode(const uint8_t *bytes, size_t n, const uint64_t *kinds, ba_frame *frame,
                                      ba_signal *signals, size_t *offset);
 
+/*
+ * A frame cut by lane, in two calls, so that the caller makes room between them. The first checks the frame as
+ * ba_frame_decode does, and writes the lane of each signal to lane_of[0, count) (partition modulo lanes, which divides
+ * BA_PARTITIONS) and how many each lane has to counts[0, lanes). lane_of has room as signals there.
+ */
+enum ba_frame_result ba_frame_lanes(const uint8_t *bytes, size_t n, const uint64_t *kinds, uint32_t lanes,
+                                    ba_frame *frame, uint8_t *lane_of, uint32_t *counts, size_t *offset);
+
+/* The second copies the signals of those bytes, as they are on the wire, each lane's back to back in their order to
+ * rows[lane], and the index of each in the frame, as big-endian u2, to places[lane]: 32 and 2 bytes each. Lanes without
+ * signals are not looked at. */
+void ba_frame_scatter(const uint8_t *bytes, uint32_t count, const uint8_t *lane_of, uint32_t lanes,
+                      uint8_t *const *rows, uint8_t *const *places);
+
 #endif

@@ -43,6 +43,7 @@ typedef struct ba_store_config {
   uint32_t idle_ticks;         /* 0: instances never expire */
   uint64_t secret[2];          /* places keys in tables; nothing observable depends on it */
   uint64_t reserve_keys;       /* address space for so many keys; 0: about 2^30, or what fits 2^40 bytes */
+  uint32_t lanes;              /* of which this store is one's: that many share the reservation; 0: 1 */
 } ba_store_config;
 
 /* An empty store; null: no memory. Any thread. If the address space asked for is not to be had, it makes do with less.

@@ -12,6 +12,7 @@ cdef extern from "bitactor/signal.h" nogil:
         uint16_t flags
     enum:
         BA_FRAME_SIGNALS
+        BA_PARTITIONS
     uint8_t ba_partition(uint64_t key)
     void ba_lanes(const void *keys, ptrdiff_t stride, size_t n, uint32_t lanes, uint8_t *out)
 
@@ -38,9 +39,14 @@ cdef extern from "bitactor/frame.h" nogil:
     size_t ba_frame_encode(const ba_frame *frame, const ba_signal *signals, uint8_t *out)
     int ba_frame_decode(const uint8_t *bytes, size_t n, const uint64_t *kinds, ba_frame *frame, ba_signal *signals,
                         size_t *offset)
+    int ba_frame_lanes(const uint8_t *bytes, size_t n, const uint64_t *kinds, uint32_t lanes, ba_frame *frame,
+                       uint8_t *lane_of, uint32_t *counts, size_t *offset)
+    void ba_frame_scatter(const uint8_t *bytes, uint32_t count, const uint8_t *lane_of, uint32_t lanes,
+                          uint8_t *const *rows, uint8_t *const *places)
 
 SIGNAL_BYTES = 32
 FRAME_HEADER_BYTES = BA_FRAME_HEADER
+cdef Py_ssize_t WITH_GIL = 4096  # bytes; a shorter frame costs less than giving the GIL away
 
 
 def to_be(signals):
@@ -189,6 +195,59 @@ def frame_decode(data, bytes kinds, out):
     finally:
         PyBuffer_Release(&source)
     return result, offset, frame.producer, frame.epoch, frame.sequence, frame.count, (<char *>frame.trace)[:24]
+
+
+def frame_split(data, bytes kinds, uint32_t lanes):
+    """(result, offset, producer, epoch, sequence, count, trace, pieces) of a whole frame, checked as frame_decode does.
+
+    pieces: (lane, signals as on the wire, the big-endian u2 index of each in the frame) of each lane that has some, in
+    order of the lanes. lanes divides 64. Other threads run meanwhile when the frame is long.
+    """
+    cdef Py_buffer source
+    cdef ba_frame frame
+    cdef size_t offset = 0
+    cdef int result
+    cdef uint32_t lane
+    cdef uint8_t lane_of[BA_FRAME_SIGNALS]
+    cdef uint32_t counts[BA_PARTITIONS]
+    cdef uint8_t *rows[BA_PARTITIONS]
+    cdef uint8_t *places[BA_PARTITIONS]
+    cdef const uint64_t *declared = NULL
+    cdef const uint8_t *wire
+    cdef bytes signals, indexes
+    cdef list pieces = []
+    memset(&frame, 0, sizeof(frame))
+    if lanes == 0 or BA_PARTITIONS % lanes:
+        raise ValueError(f"{lanes} lanes do not divide {BA_PARTITIONS}")
+    if kinds is not None:
+        if len(kinds) != 8192:
+            raise ValueError("kinds is 8,192 bytes")
+        declared = <const uint64_t *>PyBytes_AS_STRING(kinds)
+    PyObject_GetBuffer(data, &source, PyBUF_SIMPLE)
+    try:
+        wire = <const uint8_t *>source.buf
+        if source.len < WITH_GIL:
+            result = ba_frame_lanes(wire, <size_t>source.len, declared, lanes, &frame, lane_of, counts, &offset)
+        else:
+            with nogil:
+                result = ba_frame_lanes(wire, <size_t>source.len, declared, lanes, &frame, lane_of, counts, &offset)
+        if result == 0:
+            for lane in range(lanes):
+                if counts[lane]:
+                    signals = PyBytes_FromStringAndSize(NULL, 32 * counts[lane])
+                    indexes = PyBytes_FromStringAndSize(NULL, 2 * counts[lane])
+                    rows[lane] = <uint8_t *>PyBytes_AS_STRING(signals)
+                    places[lane] = <uint8_t *>PyBytes_AS_STRING(indexes)
+                    pieces.append((lane, signals, indexes))
+            if source.len < WITH_GIL:
+                ba_frame_scatter(wire, frame.count, lane_of, lanes, rows, places)
+            else:
+                with nogil:
+                    ba_frame_scatter(wire, frame.count, lane_of, lanes, rows, places)
+    finally:
+        PyBuffer_Release(&source)
+    return (result, offset, frame.producer, frame.epoch, frame.sequence, frame.count, (<char *>frame.trace)[:24],
+            pieces)
 
 
 def crc32c(data, uint32_t crc=0):

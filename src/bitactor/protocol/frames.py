@@ -3,14 +3,14 @@
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from bitactor._core._codec import FRAME_HEADER_BYTES, SIGNAL_BYTES, frame_decode, frame_encode
+from bitactor._core._codec import FRAME_HEADER_BYTES, SIGNAL_BYTES, frame_decode, frame_encode, frame_split
 from bitactor.protocol.errors import Code, ProtocolError
-from bitactor.signals import SIGNAL_DTYPE, value_types
+from bitactor.signals import SIGNAL_DTYPE, check_lane, value_types
 
 SIGNALS_MAX: Final = 8192
 _HEADER: Final = struct.Struct(">QIIQ")
@@ -107,3 +107,37 @@ def decode_frame(data: bytes | bytearray | memoryview, kinds: bytes | None = Non
     if result:
         raise_frame_error(result, offset)
     return Frame(producer, epoch, sequence, out[:count].copy(), trace)
+
+
+class Piece(NamedTuple):
+    """A frame's signals in one lane. rows: 32 bytes each, as on the wire; offsets: big-endian u2, each one's index."""
+
+    lane: int
+    rows: bytes
+    offsets: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class SplitFrame:
+    """A frame cut by lane. pieces: one for each lane that it touches, in order of the lanes."""
+
+    producer: int
+    epoch: int
+    sequence: int
+    count: int
+    trace: bytes
+    pieces: list[Piece]
+
+
+def split_frame(data: bytes | bytearray | memoryview, lanes: int, kinds: bytes | None = None) -> SplitFrame:
+    """Check a whole frame as decode_frame does, and cut it by the lanes of its keys (bitactor.signals.lanes_of).
+
+    Signals keep their order in each lane. Other threads run meanwhile when the frame is long. FrameError, or ValueError
+    when `lanes` does not divide 64.
+    """
+    check_lane(0, lanes)
+    result, offset, producer, epoch, sequence, count, trace, found = frame_split(data, kinds, lanes)
+    if result:
+        raise_frame_error(result, offset)
+    pieces = [Piece(lane, rows, np.frombuffer(places, ">u2")) for lane, rows, places in found]
+    return SplitFrame(producer, epoch, sequence, count, trace, pieces)
