@@ -108,6 +108,14 @@ def _host(header: str) -> str:
         return ""
 
 
+def _netloc(origin: str) -> str | None:
+    """Host and port of an Origin header, as they stand there; None when it is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
+
+
 class Guard:
     """Stands before every route: checks what no route should see, and adds the headers that every answer has."""
 
@@ -149,7 +157,7 @@ class Guard:
             raise Refused(421, "wrong_host", said, connection="close")
         if scope["method"] not in _SAFE:
             origin = headers.get("origin")
-            if origin is not None and urlsplit(origin).netloc != host:
+            if origin is not None and _netloc(origin) != host:
                 raise Refused(403, "foreign_origin", f"a page of {origin[:80]!r} may not change anything here")
             if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
                 raise Refused(403, "foreign_origin", "a page of another site may not change anything here")

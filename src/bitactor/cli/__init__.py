@@ -32,6 +32,8 @@ VERBS: Final[dict[str, Verb]] = {
     "validate": Verb(
         "bitactor.cli.validate", "Measure this installation or a service, and write a report.", "Validation"
     ),
+    "chaos": Verb("bitactor.cli.chaos", "Inject faults for real, and check that every promise was kept.", "Validation"),
+    "soak": Verb("bitactor.cli.soak", "Load a service for hours, and tell what grows.", "Validation"),
     "version": Verb("bitactor.cli.version", "Print the versions of BitActor and of what it stands on.", "Setup"),
 }
 

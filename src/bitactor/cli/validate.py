@@ -2,11 +2,15 @@
 
 import secrets
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bitactor.cli.run import FAILED, USAGE, Failed
+
+if TYPE_CHECKING:
+    from bitactor import App
+    from bitactor.validation.report import Report
 
 
 def run(
@@ -51,7 +55,7 @@ def run(
         parts = [part for part in parts if part.name in only]
     chosen = secrets.randbits(32) if seed is None else seed
     report = campaign.new_report("validate", profile, chosen)
-    loaded, file = _app(app)
+    loaded, file = given_app(app)
     there = None
     if target is not None:
         there = {"address": target, "token_file": token_file, "ca_file": ca_file, "server_name": server_name}
@@ -60,7 +64,8 @@ def run(
     finish(report, out, "validation_report")
 
 
-def _app(given: str | None) -> "tuple[campaign.App, str]":  # type: ignore[name-defined]  # noqa: F821
+def given_app(given: str | None) -> "tuple[App, str]":
+    """The app that the command line names, and how `bitactor serve` is told of it; else the campaign's own."""
     from bitactor.cli.apps import load_app
     from bitactor.validation import app as own
 
@@ -70,7 +75,7 @@ def _app(given: str | None) -> "tuple[campaign.App, str]":  # type: ignore[name-
     return load_app(given), str(Path(file).resolve()) + colon + name
 
 
-def finish(report: "campaign.Report", out: Path, name: str) -> None:  # type: ignore[name-defined]  # noqa: F821
+def finish(report: "Report", out: Path, name: str) -> None:
     """Write the report, say what is in it; status 1 unless it is good."""
     from bitactor.validation import campaign
 

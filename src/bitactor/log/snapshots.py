@@ -210,7 +210,12 @@ class _Reader:
             raise self.bad(0, "the CRC of its header and meta does not match")
         self._crcs = begin[-4:]
         self._take_padding()
-        meta: dict[str, Any] = json.loads(text)
+        try:
+            meta = json.loads(text)
+        except ValueError as error:  # not UTF-8, or not JSON: written by something else, with the right CRC
+            raise self.bad(_HEADER.size, f"its meta is no JSON: {error}") from error
+        if not isinstance(meta, dict):
+            raise self.bad(_HEADER.size, "its meta is no JSON object")
         return meta
 
     def section(self) -> tuple[str, int, int] | None:
@@ -226,7 +231,10 @@ class _Reader:
             raise self.bad(start, "a section's header is damaged")
         self._crcs += begin[-4:]
         self._take_padding()
-        name, offset, found = title.decode(), self.at, 0
+        try:
+            name, offset, found = title.decode(), self.at, 0
+        except UnicodeDecodeError as error:
+            raise self.bad(start, f"a section's name is no text: {error}") from error
         if length > self.size - self.at:
             raise self.bad(start, f"it ends within section {name!r}")
         for piece in range(offset, offset + length, _PIECE):

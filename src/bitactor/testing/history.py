@@ -23,7 +23,18 @@ from bitactor.state import EngineState
 if TYPE_CHECKING:
     from bitactor.actors import App
 
-__all__ = ["HistoryError", "Truth", "assert_same_state", "newest_snapshot", "read_log", "truth_of"]
+__all__ = [
+    "HistoryError",
+    "Truth",
+    "assert_same_state",
+    "end_of",
+    "load_snapshot",
+    "newest_snapshot",
+    "read_log",
+    "records_of",
+    "refusals",
+    "truth_of",
+]
 
 OnFrame = Callable[[int, int, npt.NDArray[Any]], None]
 
@@ -160,6 +171,40 @@ class _Log:
                 self.names.pop(key, None)
             case other:
                 raise HistoryError(f"record {number}: {other} has no place in a log")
+
+
+def end_of(directory: Path | str) -> tuple[int, int]:
+    """(sequence of the oldest record kept, position at the end) of a log; what opening one raises."""
+    from bitactor.log.reader import LogReader
+
+    first, end = LogReader(directory).extent()
+    return first.sequence, end.position
+
+
+def records_of(directory: Path | str) -> list[bytes]:
+    """All records of a log, opened as the next start of a service opens it, and closed again. Raises refusals()."""
+    from bitactor.log.sqlite import SqliteLog
+
+    log = SqliteLog.open(directory)
+    try:
+        return [bytes(record) for record in log.read(log.first().sequence)]
+    finally:
+        log.close()
+
+
+def load_snapshot(path: Path) -> dict[str, bytes]:
+    """The sections of a snapshot file, every byte checked. Raises refusals()."""
+    from bitactor.log.snapshots import load
+
+    return {name: bytes(data) for name, data in load(path).sections.items()}
+
+
+def refusals() -> tuple[type[Exception], ...]:
+    """What reading damaged files raises, when the damage is detected as it should be."""
+    from bitactor.log.contract import LogError
+    from bitactor.protocol.records import RecordError
+
+    return (LogError, RecordError, HistoryError)
 
 
 def newest_snapshot(directory: Path | str) -> tuple[Any, EngineState]:

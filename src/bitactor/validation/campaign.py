@@ -187,7 +187,7 @@ class Progress:
         if section.error:
             print(f"        ended early: {section.error}", file=sys.stderr)  # noqa: T201
         for outcome in outcomes:
-            if outcome.verdict == Verdict.FAIL:
+            if outcome.verdict == Verdict.FAIL and not (section.error and outcome.figure is None):
                 figure = "no figure" if outcome.figure is None else f"{outcome.figure:,.6g} {outcome.criterion.unit}"
                 print(f"        FAIL {outcome.criterion.id}: {figure}; {outcome.note}", file=sys.stderr)  # noqa: T201
 

@@ -3,6 +3,13 @@
 from bitactor.validation.campaign import Part
 
 
+def chaos_parts() -> list[Part]:
+    """The parts of `bitactor chaos`."""
+    from bitactor.validation.chaos import clock, crashes, damage, disk, expiry, network, pauses
+
+    return [module.PART for module in (crashes, disk, network, pauses, clock, expiry, damage)]
+
+
 def parts_of(*, against_target: bool) -> list[Part]:
     """The parts of `bitactor validate`. Against a target only what a client can measure."""
     from bitactor.validation.parts import (

@@ -4,6 +4,7 @@ It keeps nothing but what was acknowledged: after each reconnection it goes on f
 and sometimes sends again what is known. So it finds out at once when something acknowledged is missing.
 """
 
+import contextlib
 import random
 import socket
 import ssl
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from bitactor.protocol.errors import ProtocolError
 from bitactor.protocol.frames import encode_frame
 from bitactor.protocol.messages import Ack, Hello, Welcome, decode_message, message_length
 from bitactor.signals import text_key
@@ -55,6 +57,10 @@ class Producer(threading.Thread):
         self.latencies: list[tuple[float, float]] = []  # (when, seconds from a frame's last byte to its ack)
         self.keep_latencies = False
         self.refusals: list[str] = []
+        self.sent = 0  # the highest sequence that left here
+        self.plain_text = False
+        self.silent_s = 20.0  # without a byte from the service for so long the connection is given up
+        self._socket: socket.socket | None = None
         self.ca_file = ca_file or data / "dev" / "ca.pem"
         self._random = random.Random(f"{seed} {label}")
         self._buffer = b""
@@ -71,7 +77,7 @@ class Producer(threading.Thread):
             while self.acked < self.total and not self._stopping:
                 try:
                     self._connection()
-                except (OSError, EOFError):
+                except (OSError, EOFError, ProtocolError):
                     self.lost_connections += 1
                     time.sleep(0.02)
         except BaseException as error:
@@ -101,10 +107,19 @@ class Producer(threading.Thread):
         """The development token."""
         return (self.data / "dev" / "token").read_bytes().strip()
 
-    def connect(self) -> ssl.SSLSocket:
-        """A TLS connection to the service."""
+    def lose_connection(self) -> None:
+        """Shut the present connection down, as a network would; the producer connects again."""
+        with contextlib.suppress(OSError, AttributeError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+
+    def connect(self) -> socket.socket:
+        """A connection to the service."""
+        if self.plain_text:
+            raw = socket.create_connection(("127.0.0.1", self.port), timeout=self.silent_s)
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return raw
         context = ssl.create_default_context(cafile=self.ca_file)
-        raw = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        raw = socket.create_connection(("127.0.0.1", self.port), timeout=self.silent_s)
         try:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return context.wrap_socket(raw, server_hostname="localhost")
@@ -115,6 +130,7 @@ class Producer(threading.Thread):
     def _connection(self) -> None:
         with self.connect() as connection:
             self._buffer = b""
+            self._socket = connection
             connection.sendall(Hello(self.label, token=self.token(), client="validation").encode())
             welcome = self._receive(connection)
             if not isinstance(welcome, Welcome):
@@ -126,7 +142,7 @@ class Producer(threading.Thread):
             self.connections += 1
             self._send(connection, welcome)
 
-    def _send(self, connection: ssl.SSLSocket, welcome: Welcome) -> None:
+    def _send(self, connection: socket.socket, welcome: Welcome) -> None:
         at, limit = welcome.next, welcome.limit
         back = self._random.random() < 0.5 and at > 0
         if back:  # as a client that lost track would: what is known is dropped
@@ -141,19 +157,20 @@ class Producer(threading.Thread):
                     )
                 )
                 at += count
+                self.sent = max(self.sent, at)
                 if self.keep_latencies:
                     sent.append((at, time.monotonic()))
                 if self.pause_s:
                     time.sleep(self.pause_s)
                 connection.settimeout(0.0005)
             else:
-                connection.settimeout(20)
+                connection.settimeout(self.silent_s)
             try:
                 message = self._receive(connection)
             except TimeoutError:
-                connection.settimeout(20)
+                connection.settimeout(self.silent_s)
                 continue
-            connection.settimeout(20)
+            connection.settimeout(self.silent_s)
             if not isinstance(message, Ack):  # an error, or close
                 self.refusals.append(f"{message}")
                 raise EOFError(repr(message))
@@ -168,7 +185,7 @@ class Producer(threading.Thread):
         while sent and sent[0][0] <= self.acked:
             self.latencies.append((now, now - sent.pop(0)[1]))
 
-    def _receive(self, connection: ssl.SSLSocket) -> Any:
+    def _receive(self, connection: socket.socket) -> Any:
         while True:
             length = message_length(self._buffer) if self._buffer else 0
             if length and len(self._buffer) >= length:

@@ -19,6 +19,16 @@ QUICK: Final[dict[str, float]] = {
     "overload_s": 8,
     "target_s": 5,
     "source_tests": 0,
+    "crashes": 40,
+    "retention_crashes": 1,
+    "disk_rounds": 1,
+    "network_rounds": 1,
+    "network_s": 1.5,
+    "pauses": 2,
+    "pause_s": 1,
+    "clock_jumps": 4,
+    "expiries": 1,
+    "damages": 400,
 }
 FULL: Final[dict[str, float]] = {
     **QUICK,
@@ -38,6 +48,16 @@ FULL: Final[dict[str, float]] = {
     "target_s": 60,
     "source_tests": 1,
     "powerloss_images": 500,
+    "crashes": 500,
+    "retention_crashes": 3,
+    "disk_rounds": 5,
+    "network_rounds": 5,
+    "network_s": 3,
+    "pauses": 10,
+    "pause_s": 3,
+    "clock_jumps": 12,
+    "expiries": 3,
+    "damages": 40_000,
 }
 TINY: Final[dict[str, float]] = {  # for tests of the campaign itself
     **QUICK,
@@ -55,5 +75,11 @@ TINY: Final[dict[str, float]] = {  # for tests of the campaign itself
     "overload_base_s": 1.5,
     "overload_s": 1,
     "target_s": 0.5,
+    "crashes": 18,
+    "network_s": 0.3,
+    "pauses": 1,
+    "pause_s": 0.3,
+    "clock_jumps": 2,
+    "damages": 60,
 }
 PROFILES: Final = {"quick": QUICK, "full": FULL, "tiny": TINY}

@@ -70,6 +70,7 @@ class Report:
         """(severity, sentence) of what failed, did not add up, warned or was not run; the gravest first."""
         found = [("high", f"{count.id} does not add up: {count}") for count in self.disagreements]
         found += [("high", f"{each.title} ended early: {each.error}") for each in self.sections if each.error]
+        ended = {each.name for each in self.sections if each.error}
         rows = {
             Verdict.FAIL: ("high", "{0.criterion.title}: {1}, wanted {0.criterion.threshold}. {0.note}"),
             Verdict.WARN: ("medium", "{0.criterion.title}: {1}, {0.criterion.threshold}. {0.note}"),
@@ -77,7 +78,8 @@ class Report:
         }
         for verdict, (severity, sentence) in rows.items():
             for outcome in self.outcomes:
-                if outcome.verdict == verdict:
+                told = outcome.figure is None and outcome.criterion.section in ended
+                if outcome.verdict == verdict and not told:
                     found.append((severity, sentence.format(outcome, figure_text(outcome)).strip()))
         return found
 

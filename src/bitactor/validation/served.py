@@ -1,7 +1,7 @@
 """What parts about the service share: the app served with all of its log kept, producers, an end that is checked."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +9,7 @@ from typing import Any, Final
 from bitactor.validation import history
 from bitactor.validation.campaign import DefectFoundError, Run
 from bitactor.validation.criteria import Criterion, Threshold
-from bitactor.validation.history import Findings
+from bitactor.validation.history import Findings, Sent
 from bitactor.validation.producers import Producer
 from bitactor.validation.service import Served, wait_until
 from bitactor.validation.streams import stream
@@ -29,17 +29,20 @@ class World:
     run: Run
 
     def finish(self, more: int) -> None:
-        """Let each producer have `more` signals acknowledged beyond what is now, and wait until they are."""
+        """Let each producer send `more` signals beyond what it has sent, and wait until all are acknowledged."""
         for producer in self.producers:
-            producer.total = min(producer.total, producer.acked + more)
+            producer.total = min(producer.total, max(producer.sent, producer.acked) + more)
         for producer in self.producers:
             producer.finished()
 
-    def judge(self, *, stop: bool = True) -> Findings:
-        """Stop the service in order and check the history of its data directory. DefectFoundError if it fails."""
-        if stop and (status := self.served.stop()) != 0:
+    def judge(self, more: Sequence[Sent] = ()) -> Findings:
+        """Stop the service in order and check the history of its data directory. DefectFoundError if it fails.
+
+        more: what others sent to it.
+        """
+        if (status := self.served.stop()) != 0:
             raise DefectFoundError(f"SIGTERM ended it with status {status}: {self.served.errors()}")
-        return history.check(self.served.data, self.run.app, history.known_of(self.producers))
+        return history.check(self.served.data, self.run.app, [*history.known_of(self.producers), *more])
 
     def wait_for_acks(self, more: int, timeout_s: float = 120) -> None:
         """Wait until `more` signals are acknowledged, over all producers."""
@@ -94,6 +97,7 @@ def tell(run: Run, section: str, findings: Findings) -> None:
     """Measure the promises; what else is wrong fails the order."""
     said = f"{findings.acked:,} acknowledged, {findings.logged:,} in {findings.records:,} records"
     wrong = "; ".join(findings.problems[:3])
+    run.count(f"{section}.signals", {"acknowledged": findings.acked}, {"in the log": findings.logged})
     run.measure(f"{section}.lost", findings.lost, wrong or said)
     run.measure(f"{section}.doubled", findings.duplicated, wrong)
     other = len(findings.problems) if not (findings.lost or findings.duplicated or findings.state_differs) else 0

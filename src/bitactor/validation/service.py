@@ -47,7 +47,8 @@ class Served:
         self.port: int = self.holder.getsockname()[1]
         self.app = app
         self.module = module
-        self.flags = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+        named = {name.replace("_", "-"): value for name, value in flags.items()}
+        self.flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in named.items()]
         self.process: subprocess.Popen[bytes] | None = None
         self.proof = self.directory / "crash-proof"
         self.error = self.directory / "stderr"
@@ -167,6 +168,13 @@ class Served:
             self.running.send_signal(signal.SIGCONT)  # it may have been stopped
             self.kill()
         self.holder.close()
+
+
+def command_line(*arguments: str, timeout_s: float = 300) -> "subprocess.CompletedProcess[str]":
+    """Run `bitactor` with these arguments; its status and what it wrote."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("BITACTOR_") or k in KEPT_VARIABLES}
+    command = [sys.executable, "-m", "bitactor", *arguments]
+    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=timeout_s)
 
 
 def wait_until(condition: Any, what: str, timeout_s: float = 120, every_s: float = 0.01) -> None:

@@ -30,7 +30,6 @@ def run(run: Run) -> None:
         latencies = sorted(seconds * 1e3 for one in w.producers for _, seconds in one.latencies)
         logged = {one.number: one.signals[: one.acked] for one in known_of(w.producers)}
         planted = prove(logged, known_of(w.producers))
-    run.count("service.signals", {"acknowledged": findings.acked}, {"in the log": findings.logged})
     run.measure("service.checker", sum(planted.values()), f"planted: {', '.join(planted)}")
     run.measure("service.kills", rounds)
     p99 = latencies[int(len(latencies) * 0.99)] if latencies else float("nan")

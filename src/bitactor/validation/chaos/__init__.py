@@ -1,0 +1,1 @@
+"""The parts of `bitactor chaos`: each file injects one kind of fault for real, counts hits, checks the history."""

@@ -1,0 +1,74 @@
+"""A server certificate that expires while producers send, and one that takes its place.
+
+Expected: connections that stand go on; new ones are refused by the client, which names the certificate, until a valid
+one is there; then they go on where they were. Nothing acknowledged is lost.
+"""
+
+import signal
+import ssl
+import time
+from typing import Final
+
+from bitactor.validation.campaign import CannotRun, DefectFoundError, Part, Run
+from bitactor.validation.criteria import Criterion, Threshold
+from bitactor.validation.served import promises, tell, world
+
+COMMAND: Final = "bitactor chaos --only expiry"
+VALID_S: Final = 6.0
+
+
+def run(run: Run) -> None:
+    """Let one expire, see what happens, renew it."""
+    try:
+        from bitactor.validation.certificates import Authority
+    except ModuleNotFoundError as error:
+        raise CannotRun(f"{error.name} is missing: pip install 'bitactor[service]'") from error
+    authority = Authority(run.directory / "ca")
+    cert, key = run.directory / "server.pem", run.directory / "server.key"
+    authority.server(cert, key)
+    refused = went_on = 0
+    with world(run, "ab", ca_file=authority.ca_file, tls_cert_file=cert, tls_key_file=key) as w:
+        w.served.start().ready()
+        w.wait_for_acks(100)
+        for turn in range(run.size("expiries")):
+            run.say(f"certificate {turn + 1}")
+            authority.server(cert, key, valid_s=VALID_S)
+            begun = time.monotonic()
+            w.served.running.send_signal(signal.SIGHUP)
+            w.wait_for_acks(50)
+            connections = sum(one.connections for one in w.producers)
+            time.sleep(max(0.0, begun + VALID_S + 1.5 - time.monotonic()))
+            run.happened("expired", f"round {turn + 1}")
+            w.wait_for_acks(50)  # over connections that were there before
+            went_on += sum(one.connections for one in w.producers) == connections
+            try:
+                w.producers[0].connect().close()
+            except ssl.SSLCertVerificationError as error:
+                refused += "expired" in str(error)
+            before = w.producers[0].connections
+            w.producers[0].lose_connection()
+            time.sleep(0.5)
+            if w.producers[0].connections != before:
+                raise DefectFoundError("a producer connected although the certificate had expired")
+            authority.server(cert, key)
+            w.served.running.send_signal(signal.SIGHUP)
+            run.happened("renewed", f"round {turn + 1}")
+            w.wait_for_acks(200)
+        w.finish(500)
+        findings = w.judge()
+    rounds = run.size("expiries")
+    run.measure("expiry.not-refused", rounds - refused, "new connections under an expired certificate")
+    run.measure("expiry.dropped", rounds - went_on, "rounds in which a standing connection was lost")
+    tell(run, "expiry", findings)
+
+
+PART = Part(
+    "expiry",
+    "A certificate that expires",
+    (
+        Criterion("expiry.not-refused", "Expired certificates that were taken", Threshold("==", 0), "times", COMMAND),
+        Criterion("expiry.dropped", "Standing connections lost by it", Threshold("==", 0), "rounds", COMMAND),
+        *promises("expiry", COMMAND),
+    ),
+    run,
+)
