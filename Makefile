@@ -7,6 +7,7 @@ export PATH := $(BIN):$(PATH)
 COVERAGE_PERCENT_MIN ?= 90
 FUZZ_SECONDS ?= 60
 CRASH_ROUNDS ?= 100
+SOAK_HOURS ?= 0.34
 IMAGES ?= 2000
 PYTEST ?= python -m pytest
 MESON_TEST := meson test --print-errorlogs --no-suite slow -C
@@ -33,6 +34,21 @@ crash: ## kill the service at random moments, CRASH_ROUNDS times over, and compa
 	@tools/bootstrap test
 	BITACTOR_CRASH_ROUNDS=$(CRASH_ROUNDS) BITACTOR_OVERLOAD_S=60 $(PYTEST) tests/test_crash.py tests/test_overload.py --timeout 3600
 
+.PHONY: chaos
+chaos: ## faults of all kinds injected for real, 500 kills among them; chaos_report.html in build/chaos (half an hour)
+	@tools/bootstrap test
+	bitactor chaos --profile full --out build/chaos $(CHAOS)
+
+.PHONY: soak
+soak: ## a steady and bursty load for SOAK_HOURS (a third of an hour by default); soak_report.html in build/soak
+	@tools/bootstrap test
+	bitactor soak --hours $(SOAK_HOURS) --out build/soak
+
+.PHONY: validate
+validate: ## the whole campaign of bitactor validate, coverage and ThreadSanitizer included; report in build/validation (45 min)
+	@tools/bootstrap test dev
+	bitactor validate --profile full --out build/validation
+
 .PHONY: lint
 lint: ## formatters, linters, strict types, the compiler's static analyser
 	@tools/bootstrap test dev
@@ -58,8 +74,8 @@ cross: ## the core's tests on aarch64 and the codec's on s390x, under qemu-user
 	tools/cross
 
 .PHONY: fuzz
-fuzz: ## libFuzzer on the frame decoder for FUZZ_SECONDS (clang)
-	@tools/bootstrap --no-package
+fuzz: ## FUZZ_SECONDS for each target: libFuzzer on the core (clang), then codecs, session, files and HTTP in Python
+	@tools/bootstrap test
 	tools/fuzz $(FUZZ_SECONDS)
 
 .PHONY: coverage

@@ -21,6 +21,9 @@ def run(
     token_file: Annotated[Path | None, typer.Option(help="For --target: file with the token.")] = None,
     ca_file: Annotated[Path | None, typer.Option(help="For --target: who signed its certificate.")] = None,
     server_name: Annotated[str | None, typer.Option(help="For --target: name in its certificate.")] = None,
+    kubernetes: Annotated[
+        str | None, typer.Option(help="Namespace of KUBECONFIG's cluster whose deployment is looked at.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Where validation_report.json, .html and .md go.")] = Path(),
     seed: Annotated[int | None, typer.Option(help="Of all chance in it; default: another each time.")] = None,
     compare: Annotated[
@@ -59,6 +62,8 @@ def run(
     there = None
     if target is not None:
         there = {"address": target, "token_file": token_file, "ca_file": ca_file, "server_name": server_name}
+    elif kubernetes is not None:
+        there = {"namespace": kubernetes}
     run = campaign.Run(PROFILES[profile], chosen, loaded, file, there)
     campaign.run_parts(report, parts, run, campaign.Progress())
     finish(report, out, "validation_report")

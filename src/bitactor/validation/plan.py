@@ -15,6 +15,7 @@ def parts_of(*, against_target: bool) -> list[Part]:
     from bitactor.validation.parts import (
         byte_order,
         coverage,
+        deployment,
         exactly_once,
         kills,
         memory,
@@ -33,6 +34,6 @@ def parts_of(*, against_target: bool) -> list[Part]:
         return [target.PART]
     modules = (
         *(source_tests, throughput, exactly_once, memory, saturation, byte_order, races),
-        *(kills, sigterm, rotation, overload, power_loss, coverage),
+        *(kills, sigterm, rotation, overload, power_loss, deployment, coverage),
     )
     return [module.PART for module in modules]

@@ -19,8 +19,8 @@ COMMAND = "bitactor validate --only overload"
 WINDOW = 65_536
 SETTINGS: dict[str, Any] = {"snapshot_every_s": 3600, "engine_ring_signals": 16384, "outputs_window": WINDOW}
 MIB = 1 << 20
-# docs/service.md, "Sizing": the process, records and ring, SQLite's pages under full load, and the outputs' window.
-BOUND_BYTES = 130 * MIB + 30 * MIB + 250 * MIB + 48 * WINDOW
+# docs/service.md, "Sizing": the process, records and ring, SQLite's pages, and the outputs' window.
+BOUND_BYTES = 130 * MIB + 30 * MIB + 16 * MIB + 48 * WINDOW
 PAUSE_S = 0.01  # between the probe's frames
 SENDERS = 10
 
