@@ -76,6 +76,19 @@ def test_what_cannot_be_run_is_counted_apart_and_no_pass():
     assert ("unknown", "what two says was not run: no compiler here: install gcc") in report.risks
 
 
+def test_an_interrupted_campaign_says_what_was_not_reached():
+    def run(run):
+        run.measure("part.one", 1)
+        raise KeyboardInterrupt
+
+    report = Report("validate", "quick", "", "", dict(MACHINE), 7, "")
+    later = [Part("later", "Later", [Criterion("later.a", "a", Threshold("==", 0))], None)]
+    run_parts(report, [Part("part", "A part", [criterion("one"), criterion("two")], run), *later], Run({}, 7, None, ""))
+    assert report.interrupted
+    assert report.totals == {"pass": 1, "fail": 1, "warn": 0, "not-run": 1}
+    assert not report.good
+
+
 def test_a_count_that_does_not_add_up_fails_the_report_whatever_else_is_green():
     def run(run):
         run.measure("part.one", 1)

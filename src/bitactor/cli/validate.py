@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bitactor.cli.run import FAILED, USAGE, Failed
+from bitactor.cli.run import FAILED, INTERRUPTED, USAGE, Failed
 
 if TYPE_CHECKING:
     from bitactor import App
@@ -91,6 +91,8 @@ def finish(report: "Report", out: Path, name: str) -> None:
     for severity, risk in report.risks:
         typer.echo(f"{severity:<8} {risk}")
     typer.echo(f"wrote {' '.join(map(str, paths))}")
+    if report.interrupted:
+        raise typer.Exit(INTERRUPTED)
     if not report.good:
         raise typer.Exit(FAILED)
 

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from bitactor.validation import html, machine, markdown
 from bitactor.validation.criteria import Count, Criterion, Outcome, Verdict
@@ -23,6 +23,9 @@ from bitactor.validation.report import Report, Section
 
 if TYPE_CHECKING:
     from bitactor import App
+
+
+INTERRUPTED: Final = "the campaign was interrupted before this was done"
 
 
 class CannotRun(Exception):  # noqa: N818
@@ -104,7 +107,7 @@ class Run:
 
 
 def run_parts(report: Report, parts: Iterable[Part], run: Run, progress: "Progress | None" = None) -> Report:
-    """Run the parts one after the other into the report. Only KeyboardInterrupt stops it early."""
+    """Run the parts one after the other into the report; interrupted, what was not reached is not run, and said so."""
     parts = list(parts)
     begun = time.monotonic()
     ids = [criterion.id for part in parts for criterion in part.criteria]
@@ -113,7 +116,11 @@ def run_parts(report: Report, parts: Iterable[Part], run: Run, progress: "Progre
     for number, part in enumerate(parts, 1):
         if progress:
             progress.begin(number, len(parts), part.title)
-        one = _run_part(part, run, progress)
+        if report.interrupted:
+            one = _left_out(part, run)
+        else:
+            one = _run_part(part, run, progress)
+            report.interrupted = one[3].error == INTERRUPTED
         report.outcomes += one[0]
         report.counts += one[1]
         report.plots += one[2]
@@ -137,6 +144,8 @@ def _run_part(
         part.run(mine)
     except CannotRun as reason:
         why = str(reason)
+    except KeyboardInterrupt:
+        error = INTERRUPTED
     except Exception as failure:
         error = _told(failure)
     finally:
@@ -152,6 +161,11 @@ def _run_part(
     if mine._happened:
         plots.append(events(part.name, "What was done to it, and when", mine._happened))
     return outcomes, mine._counts, plots, Section(part.name, part.title, time.monotonic() - begun, error)
+
+
+def _left_out(part: Part, run: Run) -> tuple[list[Outcome], list[Count], list[Plot], Section]:
+    outcomes = [Outcome(each, None, INTERRUPTED, not_run=True, seed=run.seed) for each in part.criteria]
+    return outcomes, [], [], Section(part.name, part.title, 0.0)
 
 
 def _told(failure: Exception) -> str:

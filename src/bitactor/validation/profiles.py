@@ -57,7 +57,7 @@ FULL: Final[dict[str, float]] = {
     "pause_s": 3,
     "clock_jumps": 12,
     "expiries": 3,
-    "damages": 40_000,
+    "damages": 3_000,
 }
 TINY: Final[dict[str, float]] = {  # for tests of the campaign itself
     **QUICK,

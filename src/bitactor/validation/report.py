@@ -41,6 +41,7 @@ class Report:
     counts: list[Count] = field(default_factory=list)
     sections: list[Section] = field(default_factory=list)
     plots: list[Plot] = field(default_factory=list)
+    interrupted: bool = False
 
     @property
     def totals(self) -> dict[str, int]:

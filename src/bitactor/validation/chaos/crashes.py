@@ -41,6 +41,7 @@ class Tally:
         self.over_time: list[tuple[float, float]] = []
         self.longest_recovery_s = 0.0
         self.planted: dict[str, bool] = {}
+        self.stopping = False
 
     def kill(self, where: str) -> None:
         """Count a kill there."""
@@ -66,8 +67,13 @@ def run(run: Run) -> None:
     batches = [places[at : at + KILLS_A_DIRECTORY] for at in range(0, len(places), KILLS_A_DIRECTORY)]
     tally = Tally()
     with ThreadPoolExecutor(max(2, 2 * int(host.usable_cores()))) as pool:
-        for _ in pool.map(lambda job: _directory(run, job[0], job[1], tally), enumerate(batches)):
-            pass
+        try:
+            for _ in pool.map(lambda job: _directory(run, job[0], job[1], tally), enumerate(batches)):
+                pass
+        except BaseException:
+            tally.stopping = True
+            pool.shutdown(cancel_futures=True)
+            raise
     _retention(run, tally, run.size("retention_crashes"))
     restarts = tally.hit.total()
     missed = [point for point in faults.POINTS if not tally.hit[point]]
@@ -85,6 +91,8 @@ def _directory(run: Run, number: int, places: list[str], tally: Tally) -> None:
     chance = run.random(f"crashes {number}")
     with world(run, directory=run.directory / f"d{number}", frame_max=30) as w:
         for place in places:
+            if tally.stopping:
+                return
             run.say(f"{tally.hit.total()} kills")
             if place:
                 _kill_at(w, place, chance)

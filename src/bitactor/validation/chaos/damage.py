@@ -112,8 +112,9 @@ def run(run: Run) -> None:
     ]
     for name, path, read, right, prefix in jobs:
         run.say(f"{name}: {path.stat().st_size:,} bytes")
-        flipped = flips(run, path, read, right, most, prefix=prefix)
-        cut = cuts(run, path, read, right, most // 4, prefix=prefix)
+        tries = 20 * most if name == "snapshot" else most  # it is read in a moment
+        flipped = flips(run, path, read, right, tries, prefix=prefix)
+        cut = cuts(run, path, read, right, tries // 4, prefix=prefix)
         run.happened("damage", f"{name}: {flipped}, {cut}")
         size = path.stat().st_size
         said = f"{size:,} bytes: {sum(flipped.values()):,} changed {flipped}, {sum(cut.values()):,} cut {cut}"
