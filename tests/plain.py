@@ -134,7 +134,15 @@ def welcome(f):
         if not name.isidentifier() or name.startswith("_") or kind[0] == 0:
             raise Refused("field", at + 4)
         kinds.append((*kind, name))
-    return *fields, *texts, kinds
+    return *fields, *texts, kinds, rest_of(f, 8)
+
+
+def rest_of(f, size):
+    count, at = (len(f.data) - f.at) // size, f.at
+    items = bytes(f.take(count * size))
+    if count > 64:
+        raise Refused("field", at)
+    return items
 
 
 def error(f):
@@ -145,7 +153,7 @@ def subscribe(f):
     fields = f.u(4), f.flags(1), f.u(2)
     if fields[-1] == 0:
         raise Refused("count", f.began)
-    return *fields, f.u(8), f.u(8), bytes(f.take(2 * fields[-1]))
+    return *fields, f.u(8), f.u(8), bytes(f.take(2 * fields[-1])), rest_of(f, 16)
 
 
 def outputs(f):

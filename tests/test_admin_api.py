@@ -351,6 +351,8 @@ def test_the_openapi_document_is_valid_and_every_route_answers_as_it_says(servic
     service.table[0] = type(service.table[0])(ba.text_key("eu-1"), "eu-1", "c", 1, 5, False)
     assert len(document["paths"]) == len(openapi.OPERATIONS)
     for template, methods in document["paths"].items():
+        if "/cluster" in template:  # of replicas alone
+            continue
         path, body = asked.get(template, (template, None))
         for method, described in methods.items():
             reply = ask(port, path, method.upper(), body)
@@ -365,4 +367,9 @@ def test_the_openapi_document_is_valid_and_every_route_answers_as_it_says(servic
 
 def test_every_operation_needs_at_least_the_right_to_read():
     assert all(one.right >= Right.READ for one in openapi.OPERATIONS)
-    assert {one.handler for one in openapi.OPERATIONS if one.right is Right.ADMIN} == {"forget", "snapshot", "erase"}
+    assert {one.handler for one in openapi.OPERATIONS if one.right is Right.ADMIN} == {
+        "forget",
+        "snapshot",
+        "erase",
+        "drain",
+    }

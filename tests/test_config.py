@@ -50,6 +50,8 @@ OTHER = {
     "nats.size_bytes_max": ("3GiB", 3 << 30),
     "nats.snapshot_bytes_max": ("3GiB", 3 << 30),
     "nats.monitor_urls": ("http://a:8222", "http://a:8222"),
+    "cluster.lanes": ("8", 8),
+    "cluster.replica": ("a", "a"),
     "limits.connections_max": ("2000", 2000),
     "limits.output_bytes_max": ("1 MiB", 1 << 20),
     "telemetry.otlp_endpoint": ("http://c:4318", "http://c:4318"),

@@ -151,6 +151,7 @@ def fields_of(message):
             return (
                 *(message.durability, 0, message.epoch, message.producer, message.next, message.limit),
                 *(message.position, message.frame_signals_max, message.app, message.fingerprint, message.server, rows),
+                struct.pack(f">{len(message.lanes)}Q", *message.lanes),
             )
         case m.Ack():
             return message.next, message.limit, message.position, message.durability
@@ -160,7 +161,8 @@ def fields_of(message):
             return message.code or 0, message.message
         case m.Subscribe(kinds=kinds):
             wire = struct.pack(f">{len(kinds)}H", *kinds)
-            return message.id, int(message.live), len(kinds), message.from_position, message.from_index, wire
+            places = b"".join(struct.pack(">QQ", *place) for place in message.places)
+            return message.id, int(message.live), len(kinds), message.from_position, message.from_index, wire, places
         case m.Outputs():
             return message.id, len(message.rows) // 48, message.dropped, message.rows
         case _:

@@ -36,7 +36,7 @@ _LOW = {*_BASE, "signals", "ring", "config", "telemetry", "faults", "host"}
 _MID = {*_LOW, "schema"}
 _ENGINE = {*_MID, "actors", "protocol", "log", "outputs", "statistics", "tables", "state"}
 _SERVED = {*_ENGINE, "engine", "migration"}
-_RUNTIME = {*_SERVED, "ingest", "cluster"}
+_RUNTIME = {*_SERVED, "ingest"}
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "_core": {"errors"},
@@ -52,13 +52,14 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": _ENGINE,
     "testing": _SERVED,
     "client": {*_MID, "protocol"},
-    **dict.fromkeys(("ingest", "cluster"), _SERVED),
+    "ingest": _SERVED,
     "runtime": _RUNTIME,
-    "admin": {*_RUNTIME, "runtime"},
+    "cluster": {*_RUNTIME, "runtime"},  # a lane is a runtime's core; a replica owns several
+    "admin": {*_RUNTIME, "runtime", "cluster"},
     # Meets the service as users do. protocol, signals: producers that cut frames as no client does; faults: the names
     # of crash points; host: facts of the machine for the report. Nothing of what it judges.
     "validation": {"client", "testing", "protocol", "signals", "faults", "host"},
-    "cli": {*_RUNTIME, "runtime", "admin", "client", "validation"},
+    "cli": {*_RUNTIME, "runtime", "cluster", "admin", "client", "validation"},
     "__main__": {"cli"},
 }
 

@@ -1,6 +1,6 @@
 """What an engine counted: frozen figures, each term counted where it happens, none derived from the others."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -199,6 +199,52 @@ def read_statistics(engine: Any, kinds: "Sequence[Kind]", actors: "Sequence[Acto
         actors=tuple(of_actors),
         kinds=tuple(of_kinds),
     )
+
+
+def merged(each: "Sequence[Statistics]", kinds: "Sequence[Kind]", actors: "Sequence[Actor]") -> Statistics:
+    """The statistics of several engines of one app, such as those of lanes, as of one engine: sums, all shards."""
+
+    def total(name: str) -> int:
+        return sum(getattr(one, name) for one in each)
+
+    def by_reason(name: str) -> dict[str, int]:
+        return {reason: sum(getattr(one, name).get(reason, 0) for one in each) for reason in _REASONS}
+
+    dropped = by_reason("dropped")
+    of_actors = []
+    for index, actor in enumerate(actors):
+        rows = [one.actors[index] for one in each]
+        counted = {
+            name: sum(getattr(row, name) for row in rows)
+            for name in ("signals", "refused", "raised", "exceeded", "keys", "key_bytes", "handler_seconds")
+        }
+        of_actors.append(ActorStatistics(name=actor.name, **counted, ticks=_merged_ticks([row.ticks for row in rows])))
+    of_kinds = []
+    for index, kind in enumerate(kinds):
+        kind_rows = [one.kinds[index] for one in each]
+        ticks = _merged_ticks([row.ticks for row in kind_rows])
+        of_kinds.append(KindStatistics(kind.name, sum(row.signals for row in kind_rows), ticks))
+    summed = {
+        field.name: total(field.name)
+        for field in fields(Statistics)
+        if field.name not in ("dropped", "emits_dropped", "shards", "actors", "kinds")
+    }
+    return Statistics(
+        **summed,
+        dropped={reason: dropped[reason] for reason in _REASONS[:5]},
+        emits_dropped=by_reason("emits_dropped"),
+        shards=tuple(shard for one in each for shard in one.shards),
+        actors=tuple(of_actors),
+        kinds=tuple(of_kinds),
+    )
+
+
+def _merged_ticks(each: "Sequence[Ticks]") -> Ticks:
+    """One distribution of several; the mean is weighted by the signals timed alone."""
+    counts = [sum(column) for column in zip(*(ticks.counts for ticks in each if ticks.counts), strict=True)]
+    samples = sum(ticks.samples for ticks in each)
+    mean = sum(ticks.mean * ticks.samples for ticks in each) / samples if samples else 0.0
+    return _ticks(counts or [0] * len(histogram_floors()), mean)
 
 
 def read_dead_letters(engine: Any, actors: "Sequence[Actor]") -> list[DeadLetter]:

@@ -13,14 +13,27 @@ Column = npt.NDArray[Any]
 
 
 class State:
-    """The state of one key at a step boundary; a copy, never changes. Fields are attributes; dict(state) works."""
+    """The state of one key at a step boundary; a copy, never changes. Fields are attributes; dict(state) works.
 
-    __slots__ = ("_record", "key", "position")
+    lane, generation: of several lanes, the one it is of, at whose position, and of which owner; None with one lane.
+    """
 
-    def __init__(self, dtype: "np.dtype[Any]", raw: bytes, key: int, position: int) -> None:
+    __slots__ = ("_record", "generation", "key", "lane", "position")
+
+    def __init__(
+        self,
+        dtype: "np.dtype[Any]",
+        raw: bytes,
+        key: int,
+        position: int,
+        lane: int | None = None,
+        generation: int | None = None,
+    ) -> None:
         self._record = np.frombuffer(raw, dtype, 1)[0]
         self.key = key
         self.position = position  # signals handled before this reading
+        self.lane = lane
+        self.generation = generation
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -32,6 +45,10 @@ class State:
     def keys(self) -> tuple[str, ...]:
         """Names of the fields."""
         return self._record.dtype.names or ()
+
+    def to_bytes(self) -> bytes:
+        """The fields' bytes, in the layout of the actor's state."""
+        return bytes(self._record.tobytes())
 
     def __getitem__(self, name: str) -> Any:
         return getattr(self, name)
@@ -54,11 +71,20 @@ class Table:
 
     columns: name -> array of len(table) rows; a fixed array field has shape (rows, n). position: signals handled
     before. pandas, Polars, DuckDB and pyarrow read the Table itself, without copying (bool columns are packed).
+    positions, generations: of several lanes, each lane's position and its owner's generation; position is their sum.
     """
 
-    def __init__(self, columns: dict[str, Column], position: int) -> None:
+    def __init__(
+        self,
+        columns: dict[str, Column],
+        position: int,
+        positions: tuple[int, ...] = (),
+        generations: tuple[int, ...] = (),
+    ) -> None:
         self.columns = columns
         self.position = position
+        self.positions = positions
+        self.generations = generations
 
     def __len__(self) -> int:
         return len(self.columns["key"])

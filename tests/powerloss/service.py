@@ -65,15 +65,17 @@ class RecordedCore(Core):
         self.vfs = RecordingVfs(run.vfs, run.trace)
         self.disk = run.disk(directory, run.trace)
 
-    def _open_log(self):
-        log = self.run.log.open(
-            self.settings.data_dir, durability=self.run.durability, vfs=self.run.vfs, disk=self.disk,
-            checkpoint_bytes=self.run.checkpoint_bytes,
+    async def _open_log(self):
+        log = await self._do(
+            lambda: self.run.log.open(
+                self.settings.data_dir, durability=self.run.durability, vfs=self.run.vfs, disk=self.disk,
+                checkpoint_bytes=self.run.checkpoint_bytes,
+            )
         )  # fmt: skip
         log.trace = self.trace
         return log
 
-    def _open_store(self):
+    async def _open_store(self):
         return SnapshotStore(self.settings.data_dir / "snapshots", self.run.keep, self.disk)
 
     def note_acknowledged(self):

@@ -51,8 +51,8 @@ def flat(state):
 class Recovered(Core):
     """Knows where the log ended that it found."""
 
-    def _open_log(self):
-        log = super()._open_log()
+    async def _open_log(self):
+        log = await super()._open_log()
         self.end = log.end().sequence
         return log
 

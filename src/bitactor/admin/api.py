@@ -153,6 +153,21 @@ class Api:
             raise Refused(503, "not_ready", "the service stops") from None
         return _sent(body, type_, self._position())
 
+    # --- replicas ---
+
+    async def cluster(self, request: Request) -> Response:
+        """The replicas and the lanes, as this replica sees them."""
+        replica = self._replica()
+        return self._answer({"replicas": replica.describe_members(), "lanes": replica.describe_lanes()})
+
+    async def drain(self, request: Request) -> Response:
+        """Give the lanes of this replica away, and take none again."""
+        await _body(request, {})
+        replica = self._replica()
+        self._ready()
+        await replica.drain()
+        return self._answer({"drained": replica.settings.cluster.replica})
+
     # --- what changes something ---
 
     async def snapshot(self, request: Request) -> Response:
@@ -196,6 +211,11 @@ class Api:
         return self._answer({"forgotten": str(number) if _as_text(request) else number})
 
     # --- parts ---
+
+    def _replica(self) -> Any:
+        if not hasattr(self._service, "describe_lanes"):
+            raise Refused(409, "no_cluster", "this service is one process alone: log.kind is not jetstream")
+        return self._service
 
     def _ready(self) -> None:
         health = self._service.health()

@@ -154,6 +154,14 @@ OPERATIONS: Final = (
         query=INTEGERS,
     ),
     Operation(
+        "GET", "/cluster", Right.READ, "cluster", "Replicas and lanes; of a service with log.kind jetstream.",
+        {"replicas": _array({"type": "object"}), "lanes": _array({"type": "object"})}, errors=(409,),
+    ),
+    Operation(
+        "POST", "/cluster/drain", Right.ADMIN, "drain", "Give this replica's lanes to the others, and take none again.",
+        {"drained": TEXT}, body={}, errors=(409,),
+    ),
+    Operation(
         "POST", "/producers/forget", Right.ADMIN, "forget", "Forget a producer: its next hello begins anew at 0.",
         {"forgotten": NUMBER_OR_TEXT}, query=INTEGERS, body={"name": TEXT, "id": NUMBER_OR_TEXT}, errors=(404,),
     ),

@@ -23,6 +23,7 @@ class Verb(NamedTuple):
 VERBS: Final[dict[str, Verb]] = {
     "serve": Verb("bitactor.cli.serve", "Serve an app: signals over TLS into a durable log, HTTP for operators."),
     "log": Verb("bitactor.cli.log", "Inspect, verify, replay, compact, back up and restore a data directory."),
+    "cluster": Verb("bitactor.cli.cluster", "Look at replicas and lanes, drain a replica, or try three here."),
     "send": Verb("bitactor.cli.send", "Send the rows of files as signals to a service."),
     "profile": Verb("bitactor.cli.profile", "Show where an app's time goes, stage by stage, actor by actor.", "Apps"),
     "query": Verb("bitactor.cli.query", "Ask a running service for live state in SQL."),

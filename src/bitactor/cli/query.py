@@ -4,17 +4,15 @@ import csv
 import json
 import os
 import sys
-import urllib.error
-import urllib.request
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
+from bitactor.cli.asking import URL, ask
 from bitactor.cli.run import USAGE, Failed
 
-TIMEOUT_S: Final = 60.0
 _ARROW: Final = "application/vnd.apache.arrow.stream"
 
 
@@ -35,9 +33,7 @@ def run(
         Format, typer.Option(help="table, json (an object a row), csv or arrow (a stream).")
     ] = Format.TABLE,
     limit: Annotated[int, typer.Option(min=0, max=100_000, help="Most rows.")] = 1000,
-    url: Annotated[
-        str, typer.Option(envvar="BITACTOR_ADMIN_URL", help="The admin interface.")
-    ] = "http://127.0.0.1:8080",
+    url: Annotated[str, typer.Option(envvar="BITACTOR_ADMIN_URL", help="The admin interface.")] = URL,
     token_file: Annotated[Path | None, typer.Option(help="File with the token, where one is needed.")] = None,
 ) -> None:
     """Ask a running service for live state in SQL.
@@ -47,10 +43,10 @@ def run(
     if format is Format.ARROW:
         if sys.stdout.isatty():
             raise Failed("an Arrow stream is not for a terminal: redirect it, as in `> rows.arrows`", USAGE)
-        body, _ = _ask(url, sql, limit, token_file, _ARROW)
+        body, _ = ask(url, "query", token_file, body={"sql": sql, "limit": limit}, accept=_ARROW)
         sys.stdout.buffer.write(body)
         return
-    body, position = _ask(url, sql, limit, token_file, "application/json")
+    body, position = ask(url, "query", token_file, body={"sql": sql, "limit": limit})
     answer = json.loads(body)
     names = [column["name"] for column in answer["columns"]]
     if format is Format.JSON:
@@ -64,34 +60,6 @@ def run(
         _print_table(answer, position)
     if answer["truncated"]:
         typer.echo(f"bitactor: cut after {limit} rows; --limit takes more", err=True)
-
-
-def _ask(url: str, sql: str, limit: int, token_file: Path | None, accept: str) -> tuple[bytes, str]:
-    """The body of the answer, and its position. Failed: says what the service said."""
-    if not url.startswith(("http://", "https://")):
-        raise Failed(f"--url is {url!r}: it begins with http:// or https://", USAGE)
-    headers = {"content-type": "application/json", "accept": accept}
-    if token_file is not None:
-        headers["authorization"] = f"Bearer {token_file.read_text().strip()}"
-    content = json.dumps({"sql": sql, "limit": limit}).encode()
-    request = urllib.request.Request(f"{url.rstrip('/')}/api/v1/query", content, headers, method="POST")  # noqa: S310
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
-            return answer.read(), answer.headers.get("bitactor-position", "")
-    except urllib.error.HTTPError as error:
-        with error:
-            raise Failed(_said(error)) from None
-    except (urllib.error.URLError, TimeoutError) as error:
-        reason = getattr(error, "reason", error)
-        raise Failed(f"no answer from {url}: {reason}; is `bitactor serve` running there?") from None
-
-
-def _said(error: urllib.error.HTTPError) -> str:
-    try:
-        message = str(json.loads(error.read())["message"])
-    except (ValueError, KeyError, TypeError):
-        message = f"status {error.code}"
-    return f"{message}; give --token-file" if error.code == 401 else message
 
 
 def _print_table(answer: dict[str, Any], position: str) -> None:

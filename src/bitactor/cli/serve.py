@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from typing import Any
 
 import typer
 
@@ -24,11 +25,15 @@ def run(settings: Settings) -> None:
     from bitactor.admin.server import start_admin
     from bitactor.log.contract import CorruptionError
     from bitactor.runtime.serve import serve
+    from bitactor.runtime.service import Service
 
+    make: Any = Service
+    if settings.log.kind == "jetstream":
+        make = import_replica()
     telemetry.setup(settings.logging.level, settings.logging.format)
     _allow_open_files(settings.limits.connections_max + FILES_BESIDE_CONNECTIONS)
     try:
-        status = uvloop.run(serve(settings, load_app(settings.app), start_admin=start_admin))
+        status = uvloop.run(serve(settings, load_app(settings.app), start_admin=start_admin, make=make))
     except CorruptionError as error:
         raise Failed(
             f"{error}; nothing is skipped: `bitactor log verify {settings.data_dir}` lists all that is damaged, "
@@ -36,6 +41,17 @@ def run(settings: Settings) -> None:
         ) from error
     sys.stdout.flush()
     raise typer.Exit(status)
+
+
+def import_replica() -> Any:
+    """The Replica class. Failed: its package is not installed."""
+    try:
+        from bitactor.cluster.replica import Replica
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("nats"):
+            raise
+        raise Failed("log.kind = jetstream needs nats-py: pip install 'bitactor[service,cluster]'") from error
+    return Replica
 
 
 def _allow_open_files(wanted: int) -> None:

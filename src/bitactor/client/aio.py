@@ -17,7 +17,7 @@ import numpy.typing as npt
 from bitactor.client.link import CONNECT_S, PAUSES_S
 from bitactor.client.outbox import Outbox
 from bitactor.client.session import PING_S, SILENT_S, Session, is_final, misfit, texts_of
-from bitactor.client.subscription import RECEIVE_BYTES, Batch, Reading
+from bitactor.client.subscription import RECEIVE_BYTES, After, Batch, Reading
 from bitactor.client.target import Target
 from bitactor.protocol.errors import ProtocolError
 from bitactor.protocol.messages import Ack, Close, Ping
@@ -222,7 +222,7 @@ class AsyncClient:
         await self._wait(lambda: self._last_ack().next >= target, left, f"not all is acknowledged after {timeout} s")
         return self._last_ack()
 
-    async def subscribe(self, kinds: Any, *, after: tuple[int, int] | None = None) -> AsyncIterator[Batch]:
+    async def subscribe(self, kinds: Any, *, after: After = None) -> AsyncIterator[Batch]:
         """Outputs of some kinds over a connection of their own, as arrays: from the first `anext` on, or after a place.
 
         after: (position, index). Reconnects by itself and goes on behind the last array that was given. As
@@ -360,7 +360,7 @@ class AsyncClient:
         """Serve one connection until it ends, with OSError or ProtocolError."""
         host, port = self._target.host_port()
         token, context = await asyncio.to_thread(lambda: (self._target.secret(), self._target.tls()))
-        name = self._target.tls_name() if context is not None else None
+        name = self._target.tls_name(host) if context is not None else None
         connecting = asyncio.get_running_loop().create_connection(
             lambda: _Wire(self), host, port, ssl=context, server_hostname=name
         )
@@ -392,7 +392,7 @@ class AsyncClient:
         """Outputs of one connection, which ends with OSError or ProtocolError."""
         host, port = self._target.host_port()
         token, context = await asyncio.to_thread(lambda: (self._target.secret(), self._target.tls()))
-        name = self._target.tls_name() if context is not None else None
+        name = self._target.tls_name(host) if context is not None else None
         connecting = asyncio.open_connection(host, port, ssl=context, server_hostname=name)
         reader, writer = await asyncio.wait_for(connecting, CONNECT_S)
         heard = pinged = _time.monotonic()

@@ -110,11 +110,12 @@ class Link:
     def _connect(self) -> Socket:
         token = self._target.secret()
         context = self._target.tls()
-        sock = socket.create_connection(self._target.host_port(), CONNECT_S)
+        host, port = self._target.host_port()
+        sock = socket.create_connection((host, port), CONNECT_S)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if context is not None:
-                sock = context.wrap_socket(sock, server_hostname=self._target.tls_name())
+                sock = context.wrap_socket(sock, server_hostname=self._target.tls_name(host))
             sock.sendall(self._session.hello(token))
             sock.setblocking(False)
         except BaseException:

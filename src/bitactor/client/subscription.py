@@ -20,11 +20,13 @@ from bitactor.client.link import CONNECT_S
 from bitactor.client.session import PING_S, SILENT_S, Inbox, is_final
 from bitactor.client.target import Target
 from bitactor.protocol.errors import Code, ProtocolError
-from bitactor.protocol.messages import Close, Error, Hello, Outputs, Ping, Pong, Subscribe, Welcome
+from bitactor.protocol.messages import LANE_SHIFT, Close, Error, Hello, Outputs, Ping, Pong, Subscribe, Welcome
 from bitactor.schema import Kind
 from bitactor.signals import OUTPUT_DTYPE, output_dtype
 
 Batch = npt.NDArray[Any]
+Place = tuple[int, int]  # (position, index)
+After = Place | tuple[Place, ...] | None  # behind one output, or behind one of each lane
 RECEIVE_BYTES: Final = 1 << 18
 _ID: Final = 1
 
@@ -32,10 +34,12 @@ _ID: Final = 1
 class Reading:
     """A subscription's connections, one after the other, as seen from their bytes. No I/O."""
 
-    def __init__(self, kinds: list[Kind], after: tuple[int, int] | None) -> None:
+    def __init__(self, kinds: list[Kind], after: After) -> None:
         self.kinds = tuple(kinds)
-        self.last = after
-        self._begin: tuple[int, int] | None = None  # where "from now on" was, told by the first welcome
+        places: Any = [] if after is None else [after] if isinstance(after[0], int) else after
+        self.last: Place | None = places[-1] if places else None
+        self._read: dict[int, Place] = {place[1] >> LANE_SHIFT: place for place in places}  # by lane
+        self._begin: tuple[Place, ...] | None = None  # where "from now on" was in each lane, told by the first welcome
         self.dropped = 0
         types = {(kind.value, kind.aux) for kind in kinds}
         self.dtype = output_dtype(*types.pop()) if len(types) == 1 else OUTPUT_DTYPE
@@ -62,7 +66,11 @@ class Reading:
                     if message.rows:
                         self._ready.append(outputs_from_wire(message.rows, self.dtype))
                 case Welcome():
-                    self._begin = self._begin or (message.position, 0)
+                    if self._begin is None:
+                        lanes = message.lanes or (message.position,)
+                        if self._read:  # behind what was read, everything that is kept
+                            lanes = (0,) * len(lanes)
+                        self._begin = tuple((position, lane << LANE_SHIFT) for lane, position in enumerate(lanes))
                     answer += self._request().encode()
                 case Ping():
                     answer += Pong(message.nonce).encode()
@@ -80,7 +88,13 @@ class Reading:
             return None
         batch = self._ready.popleft()
         self.last = (int(batch["position"][-1]), int(batch["index"][-1]))
+        self._read[self.last[1] >> LANE_SHIFT] = self.last  # a message is of one lane
         return batch
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """(position, index) of the last output that was taken, of each lane."""
+        return tuple(self._read[lane] for lane in sorted(self._read))
 
     def forget(self) -> None:
         """Before another connection: what was not taken is asked for again."""
@@ -88,10 +102,13 @@ class Reading:
 
     def _request(self) -> Subscribe:
         numbers = tuple(kind.number for kind in self.kinds)
-        if self.last is not None:
-            return Subscribe(_ID, numbers, self.last[0], self.last[1] + 1, live=False)
         assert self._begin is not None
-        return Subscribe(_ID, numbers, *self._begin, live=False)  # also after a loss: nothing in between is missed
+        # Also after a loss from where it began, in lanes of which nothing was read: nothing in between is missed.
+        places = {place[1] >> LANE_SHIFT: place for place in self._begin}
+        places |= {lane: (position, index + 1) for lane, (position, index) in self._read.items()}
+        if len(self._begin) == 1:
+            return Subscribe(_ID, numbers, *places[0], live=False)
+        return Subscribe(_ID, numbers, live=False, places=tuple(places[lane] for lane in sorted(places)))
 
 
 class Subscription:
@@ -102,7 +119,7 @@ class Subscription:
     `output_gone` when what follows the last output is older than what the service keeps. Close it, or use `with`.
     """
 
-    def __init__(self, target: Target, kinds: list[Kind], after: tuple[int, int] | None) -> None:
+    def __init__(self, target: Target, kinds: list[Kind], after: After) -> None:
         self._reading = Reading(kinds, after)
         self._target = target
         self._socket: socket.socket | None = None
@@ -120,6 +137,11 @@ class Subscription:
     def last(self) -> tuple[int, int] | None:
         """(position, index) of the last output that was read: what `after` takes."""
         return self._reading.last
+
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """(position, index) of the last output that was read, of each lane: what `after` takes of a cluster."""
+        return self._reading.places
 
     @property
     def dropped(self) -> int:
@@ -173,10 +195,11 @@ class Subscription:
 
     def _connect(self) -> None:
         token, context = self._target.secret(), self._target.tls()
-        sock = socket.create_connection(self._target.host_port(), CONNECT_S)
+        host, port = self._target.host_port()
+        sock = socket.create_connection((host, port), CONNECT_S)
         try:
             if context is not None:
-                sock = context.wrap_socket(sock, server_hostname=self._target.tls_name())
+                sock = context.wrap_socket(sock, server_hostname=self._target.tls_name(host))
             sock.sendall(self._reading.hello(token))
         except BaseException:
             sock.close()

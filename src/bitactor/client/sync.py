@@ -20,7 +20,7 @@ import numpy.typing as npt
 from bitactor.client.link import Link
 from bitactor.client.outbox import Outbox
 from bitactor.client.session import Session, misfit, texts_of
-from bitactor.client.subscription import Subscription
+from bitactor.client.subscription import After, Subscription
 from bitactor.client.target import Target
 from bitactor.protocol.errors import ProtocolError
 from bitactor.protocol.messages import Ack
@@ -195,8 +195,10 @@ class Client:
 
     # --- out ---
 
-    def subscribe(self, kinds: Any, *, after: tuple[int, int] | None = None) -> Subscription:
+    def subscribe(self, kinds: Any, *, after: After = None) -> Subscription:
         """Read the outputs of some kinds over a connection of their own: from now on, or after (position, index).
+
+        after: of a service with lanes, a tuple of such places, one a lane (Subscription.places).
 
         A Subscription is an iterator of arrays of outputs; see there.
         """

@@ -4,16 +4,24 @@ import ipaddress
 import re
 import ssl
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bitactor.protocol.wire import TOKEN_BYTES_MAX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PORT = 9090
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A service to connect to. Files are read at each connection, so that renewed ones are used."""
+    """A service to connect to. Files are read at each connection, so that renewed ones are used.
+
+    address: "host:port", or several of them with commas: replicas of one service, tried in turn.
+    """
 
     address: str
     token: str | bytes | None = None
@@ -26,9 +34,10 @@ class Target:
 
     def __post_init__(self) -> None:
         """Check what can be checked now: ValueError says what does not go together."""
-        host, _ = self.host_port()
-        if self.plain_text and not is_loopback(host):
-            raise ValueError(f"plain_text sends signals and token unencrypted: only to this machine, not to {host}")
+        object.__setattr__(self, "_turn", cycle(self.addresses()))
+        for host, _ in self.addresses():
+            if self.plain_text and not is_loopback(host):
+                raise ValueError(f"plain_text sends signals and token unencrypted: only to this machine, not to {host}")
         if self.plain_text and (self.ca_file or self.cert_file):
             raise ValueError("plain_text and certificates do not go together: leave one out")
         if self.token is not None and self.token_file is not None:
@@ -39,12 +48,21 @@ class Target:
     def __repr__(self) -> str:  # a token has no place in a log
         return f"Target({self.address!r})"
 
+    def addresses(self) -> list[tuple[str, int]]:
+        """Host and port of each address. ValueError for what is none."""
+        return [self._parse(address.strip()) for address in self.address.split(",")]
+
     def host_port(self) -> tuple[str, int]:
+        """Where to connect now: with several addresses another one at each call."""
+        turn: Iterator[tuple[str, int]] = self._turn  # type: ignore[attr-defined]
+        return next(turn)
+
+    def _parse(self, address: str) -> tuple[str, int]:
         """Host and port of "host:port", "[::1]:port", and both without a port. ValueError for what is none of these."""
-        match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::([0-9]{1,5}))?", self.address)
+        match = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::([0-9]{1,5}))?", address)
         host, port = (match[1] or match[2], match[3] or str(PORT)) if match else ("", "")
         if not match or not 0 < int(port) < 65536:
-            raise ValueError(f'address is {self.address!r}: give "host:port", such as "127.0.0.1:{PORT}"')
+            raise ValueError(f'address is {address!r}: give "host:port", such as "127.0.0.1:{PORT}"')
         return host, int(port)
 
     def secret(self) -> bytes:
@@ -68,9 +86,9 @@ class Target:
             context.load_cert_chain(self.cert_file, self.key_file)
         return context
 
-    def tls_name(self) -> str:
-        """The name that the server's certificate must have."""
-        return self.server_name or self.host_port()[0]
+    def tls_name(self, host: str) -> str:
+        """The name that the certificate of the server at `host` must have."""
+        return self.server_name or host
 
 
 def is_loopback(host: str) -> bool:

@@ -29,6 +29,7 @@ OTHER_VARIABLES: Final[dict[str, str]] = {
     "BITACTOR_CRASH_AT": "test runs: the crash point at which to die",
     "BITACTOR_CRASH_PROOF": "test runs: file that says which crash point fired",
     "BITACTOR_TEST_FAULTS": "test runs: 1 allows the two above",
+    "BITACTOR_TEST_APP": "test runs: which of several apps in a file to serve",
 }
 _PREFIX: Final = "BITACTOR_"
 # What Kubernetes sets in pods for each Service of the namespace; a Service may well be named bitactor.

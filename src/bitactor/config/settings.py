@@ -6,6 +6,7 @@ Immutable; any thread. Making one checks types, ranges and what values say about
 
 import ipaddress
 import os
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -207,6 +208,25 @@ class Outputs(_Section):
     """Recent outputs that are kept in memory for readers that come late."""
 
 
+class Cluster(_Section):
+    """Replicas over NATS JetStream (log.kind = "jetstream"); the same for all replicas of an app, but for `replica`."""
+
+    lanes: int = 16
+    """Into how many lanes the state is split: most replicas that can share it. Fixed with the first start."""
+    replica: str = Field(default_factory=socket.gethostname)
+    """This replica's name, for people: in status, metrics and log lines."""
+    lease_s: Annotated[Seconds, Field(ge=0.5, le=60)] = 3.0
+    """A replica that was not heard for so long has lost its lanes to the others."""
+    linger_ms: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    """Time for which signals of a producer are gathered before they go to their lanes."""
+
+    @model_validator(mode="after")
+    def _lanes_divide(self) -> Self:
+        if self.lanes not in (1, 2, 4, 8, 16, 32, 64):
+            raise ValueError(f"lanes is 1, 2, 4, 8, 16, 32 or 64; {self.lanes} was given")
+        return self
+
+
 class Admin(_Section):
     """HTTP: health, metrics, queries, dashboard."""
 
@@ -269,6 +289,7 @@ class Settings(BaseModel):
     engine: Engine = Engine()
     limits: Limits = Limits()
     outputs: Outputs = Outputs()
+    cluster: Cluster = Cluster()
     admin: Admin = Admin()
     telemetry: Telemetry = Telemetry()
     logging: Logging = Logging()

@@ -21,6 +21,11 @@ class Seconds:
         """How many durations."""
         return sum(self.counts)
 
+    def __add__(self, other: "Seconds") -> "Seconds":
+        """Both together."""
+        counts = tuple(a + b for a, b in zip(self.counts, other.counts, strict=True))
+        return Seconds(self.bounds, counts, self.sum + other.sum)
+
 
 class SecondsCounter:
     """Counts durations for a Seconds. One thread adds; any thread reads, at most one addition behind."""

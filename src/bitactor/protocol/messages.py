@@ -61,6 +61,8 @@ __all__ = [
     "message_length",
 ]
 
+LANES_MAX: Final = 64
+LANE_SHIFT: Final = 56  # an output's lane is the top byte of its index
 _TAKEOVER: Final = 1
 _FATAL: Final = 1
 _LIVE: Final = 1
@@ -110,6 +112,7 @@ class Welcome(Message):
     """The answer to hello. next: sequence expected next; limit: signals with sequence < limit may be sent.
 
     producer: the number for the frames' headers (text_key of the name; 0 without one). position: of the engine.
+    lanes: with several, the position of each.
     """
 
     type: ClassVar = Type.WELCOME
@@ -125,6 +128,7 @@ class Welcome(Message):
     server: str = ""
     frame_signals_max: int = SIGNALS_MAX
     version: int = VERSION
+    lanes: tuple[int, ...] = ()
 
     def _payload(self) -> bytes:
         fixed = struct.pack(
@@ -136,7 +140,8 @@ class Welcome(Message):
             struct.pack(">HBB", k.number, _VALUES.index(k.value), _AUXES.index(k.aux)) + write_text(k.name)
             for k in self.kinds
         )
-        return b"".join([fixed, write_text(self.app), write_text(self.fingerprint), write_text(self.server), *kinds])
+        texts = write_text(self.app), write_text(self.fingerprint), write_text(self.server)
+        return b"".join([fixed, *texts, *kinds, struct.pack(f">{len(self.lanes)}Q", *self.lanes)])
 
     @classmethod
     def _read(cls, reader: Reader) -> Self:
@@ -162,9 +167,10 @@ class Welcome(Message):
                 kinds.append(make_kind(name, number, _VALUES[value], _AUXES[aux]))
             except ValueError as error:
                 raise reader.bad(str(error)) from None
+        lanes = tuple(position for (position,) in struct.iter_unpack(">Q", reader.rest_of(8, LANES_MAX)))
         return cls(
             *(producer, epoch, following, limit, durability, position, app, fingerprint, tuple(kinds), server),
-            *(frame_signals_max, version),
+            *(frame_signals_max, version, lanes),
         )
 
 
@@ -270,7 +276,11 @@ class Close(Message):
 
 @dataclass(frozen=True, slots=True)
 class Subscribe(Message):
-    """Asks for outputs of these kinds. live: those of now on; else all from (from_position, from_index) on."""
+    """Asks for outputs of these kinds. live: those of now on; else all from (from_position, from_index) on.
+
+    places: of a service with lanes, (position, index) to begin with in the lane that the index's top byte names; lanes
+    without one begin as `live` and the first place say.
+    """
 
     type: ClassVar = Type.SUBSCRIBE
     id: int
@@ -278,10 +288,12 @@ class Subscribe(Message):
     from_position: int = 0
     from_index: int = 0
     live: bool = True
+    places: tuple[tuple[int, int], ...] = ()
 
     def _payload(self) -> bytes:
         fixed = struct.pack(">IHHQQ", self.id, _LIVE * self.live, len(self.kinds), self.from_position, self.from_index)
-        return fixed + struct.pack(f">{len(self.kinds)}H", *self.kinds)
+        places = b"".join(struct.pack(">QQ", *place) for place in self.places)
+        return fixed + struct.pack(f">{len(self.kinds)}H", *self.kinds) + places
 
     @classmethod
     def _read(cls, reader: Reader) -> Self:
@@ -290,7 +302,8 @@ class Subscribe(Message):
             raise ProtocolError(Code.COUNT, "a subscription to no kind", offset=reader.began)
         position, index = reader.number(8), reader.number(8)
         kinds = struct.unpack(f">{count}H", reader.take(2 * count))
-        return cls(number, kinds, position, index, live)
+        places = tuple(struct.iter_unpack(">QQ", reader.rest_of(16, LANES_MAX)))
+        return cls(number, kinds, position, index, live, places)
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,6 +122,14 @@ class Reader:
         """The next number of `size` bytes."""
         return int.from_bytes(self.take(size), "big")
 
+    def rest_of(self, size: int, most: int) -> memoryview:
+        """What is left, as whole items of `size` bytes, at most `most` of them; what is no whole item stays left."""
+        count = (len(self.data) - self.at) // size
+        data = self.take(count * size)
+        if count > most:
+            raise self.bad(f"{count} items of {size} bytes where at most {most} may be")
+        return data
+
     def flags(self, known: int) -> int:
         """The next u16, whose bits outside `known` are refused."""
         value = self.number(2)

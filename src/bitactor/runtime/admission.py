@@ -3,21 +3,19 @@
 Loop thread only. What is admitted runs ahead of what is durable: per producer `acked <= next`, both never fall while
 the log takes records. When it refuses one (it is full), everything admitted behind it is forgotten: `next = acked`,
 a new generation begins, and its producers are told; their clients send again what was never acknowledged.
-
-At most `len(builders)` records exist, so memory is bounded: one is open, the others are with the writer or free.
 """
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from bitactor import faults
 from bitactor.protocol.errors import Code, ProtocolError
 from bitactor.protocol.frames import BYTES_MAX, decode_frame, kind_set
-from bitactor.protocol.messages import EraseKey, ForgetProducer, Hello, Message, Name, Subscribe, Welcome
+from bitactor.protocol.messages import EraseKey, ForgetProducer, Hello, Name, Subscribe, Welcome
 from bitactor.protocol.messages import Producer as Registration
-from bitactor.runtime.records import Effect, OpenRecord, frame_place
+from bitactor.runtime.filling import Filling
+from bitactor.runtime.records import OpenRecord, frame_place
 from bitactor.runtime.tables import FIRST_EPOCH, Row, Tables
 from bitactor.signals import text_key
 from bitactor.telemetry import MARKS_MAX
@@ -66,7 +64,7 @@ class Held:
         return self.entry.next
 
 
-class Admission:
+class Admission(Filling):
     """Implements bitactor.ingest.admission.Admission over a writer that takes records with `submit`.
 
     tables: what is durable, changed by the writer; only single rows are read here. `closed`: why nothing is admitted
@@ -89,10 +87,9 @@ class Admission:
         names_max: int,
         tracing: "Tracing | None" = None,
     ) -> None:
+        super().__init__(builders, submit, BYTES_MAX)
         self.tables = tables
         self.kinds: Mapping[str, int] = {kind.name: kind.number for kind in kinds}
-        self.closed: ProtocolError | None = None
-        self.generation = 0
         self.position = position  # of the log, durable and applied
         self.frames = self.signals = self.bytes = self.duplicates = self.acks = 0
         self._declared = kind_set(kinds)
@@ -103,32 +100,12 @@ class Admission:
         self._producers_max = producers_max
         self._names_max = names_max
         self._tracing = tracing
-        self._submit = submit
         self._subscribe = subscribe
         self._entries = {row.id: Entry(row) for row in tables.producers.values()}
         # Names and erasures that are not durable yet: key -> (text or None, the record that has it).
         self._ahead: dict[int, tuple[str | None, OpenRecord]] = {}
-        self._free = list(builders)
-        self._open: OpenRecord | None = OpenRecord(self._free.pop(), 0)
-        self._outstanding: list[OpenRecord] = []
-        self._offering = False
-        self._on_room: Callable[[], None] | None = None
-        self._said_no = False
-        self._changed: asyncio.Future[None] | None = None  # done when a record comes back
-        self._loop = asyncio.get_running_loop()
 
     # --- what sessions ask ---
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a frame of 8,192 signals fits now. Who is told no is called back."""
-        room = bool(self._free) or (self._open is not None and self._open.builder.fits(BYTES_MAX))
-        self._said_no |= not room
-        return room
-
-    def on_room(self, callback: Callable[[], None]) -> None:
-        """Call back each time has_room turns from False to True."""
-        self._on_room = callback
 
     def welcome(self, producer: "Producer | None") -> Welcome:
         """What to greet with; the session sets the limit."""
@@ -154,9 +131,7 @@ class Admission:
                 self.duplicates += count
                 return 0
             self.duplicates += known
-        record = self._opened()
-        if not record.builder.fits(len(frame)):
-            record = self._next_record()
+        record = self._with_room(len(frame))
         record.builder.add_frame(frame, kinds, known)
         faults.point("ingest.decoded")
         fresh = count - known
@@ -259,12 +234,6 @@ class Admission:
         entry = self._entries.get(id_)
         return entry is not None and entry.holder is not None
 
-    @property
-    def pending(self) -> int:
-        """Signals that are admitted and not yet durable and applied."""
-        waiting = sum(record.builder.count for record in self._outstanding)
-        return waiting + (self._open.builder.count if self._open is not None else 0)
-
     # --- what the writer reports ---
 
     def completed(self, record: OpenRecord) -> None:
@@ -303,24 +272,7 @@ class Admission:
         self.closed = error
         for entry in self._entries.values():
             self._lose(entry, error)
-        for record in [*self._outstanding, *([self._open] if self._open is not None else [])]:
-            record.settle(error)
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
-
-    async def drained(self) -> None:
-        """Wait until all that was admitted is durable and applied, or has failed."""
-        self._offer()
-        while self._outstanding or (self._open is not None and self._open.effects):
-            if self.closed is not None and self.closed.code == Code.INTERNAL:
-                return
-            await self._change()
-
-    def heartbeat(self) -> None:
-        """Log a record without signals, so that wall time goes on; not when one is on its way."""
-        if not self._outstanding and self._open is not None and self.closed is None:
-            self._open.since = time.perf_counter()
-            self._seal()
+        self._fail(error)
 
     # --- inside ---
 
@@ -367,79 +319,11 @@ class Admission:
             if held.opened:
                 held.on_lost(error.code, error.message)
 
-    def _add(self, message: Message, effect: Effect) -> OpenRecord:
-        data = message.encode()
-        record = self._opened()
-        if not record.builder.fits(len(data)):
-            record = self._next_record()
-        record.builder.add_message(data)
-        record.effects.append(effect)
-        self._offer_soon(record)
-        return record
-
-    def _opened(self) -> OpenRecord:
-        if self._open is None:
-            raise RuntimeError("a record was asked for without room: has_room is False")
-        return self._open
-
-    def _next_record(self) -> OpenRecord:
-        if not self._free:
-            raise RuntimeError("a record was asked for without room: has_room is False")
-        self._seal()
-        return self._opened()
-
-    def _seal(self) -> None:
-        """Hand the open record to the writer and open another, or none until one comes back."""
-        record = self._opened()
-        self._open = OpenRecord(self._free.pop(), self.generation) if self._free else None
-        self._outstanding.append(record)
-        self._submit(record)
-
-    def _offer_soon(self, record: OpenRecord) -> None:
-        if not record.since:
-            record.since = time.perf_counter()
-        if not self._offering and not self._outstanding:
-            self._offering = True
-            self._loop.call_soon(self._offer)  # after all that can be read now: it shares one append
-
-    def _offer(self) -> None:
-        """Hand over the open record when the writer has none and there is something in it."""
-        self._offering = False
-        if not self._outstanding and self._open is not None and self._open.effects:
-            self._seal()
-
-    def _return(self, record: OpenRecord) -> None:
-        record.builder.clear()
-        if self._open is None:
-            self._open = OpenRecord(record.builder, self.generation)
-        else:
-            self._free.append(record.builder)
-        if self._changed is not None and not self._changed.done():
-            self._changed.set_result(None)
-        if self._said_no and self.has_room:
-            self._said_no = False
-            if self._on_room is not None:
-                self._on_room()
-
     def _forget_ahead(self, error: ProtocolError) -> None:
-        if self._open is not None:
-            self._open.settle(error)
-            self._open.builder.clear()
-            self._open = OpenRecord(self._open.builder, self.generation)
+        self._begin_anew(error)
         self._ahead.clear()
         before, self._entries = self._entries, {}
         for row in list(self.tables.producers.values()):
             self._entries[row.id] = Entry(row)
         for entry in before.values():
             self._lose(entry, error)
-
-    def _change(self) -> Awaitable[None]:
-        if self._changed is None or self._changed.done():
-            self._changed = self._loop.create_future()
-        return asyncio.shield(self._changed)
-
-    async def _wait_for_room(self) -> None:
-        while self.closed is None and not self.has_room:
-            await self._change()
-        if self.closed is not None:
-            raise self.closed

@@ -53,15 +53,16 @@ class Core:
 
     engine: Engine
     log: "Log"
-    admission: Admission
+    admission: Any  # an Admission; a lane's Intake
     writer: Writer
     snapshots: Snapshots | None
     hub: OutputHub
+    lane = 0  # which one its log is of
 
     def __init__(self, settings: "Settings", app: "App", failed: Callable[[str], None]) -> None:
         self.settings = settings
         self.app = app
-        self.said = describe(app)
+        self.said = self._describe()
         self.tables = Tables()
         self.snapshots = None
         self.traces: RecordTraces | None = None
@@ -80,7 +81,8 @@ class Core:
         try:
             await self._start()
         except BaseException:
-            self._open.close()
+            self._detach()
+            await self._do(self._open.close)
             raise
 
     async def _start(self) -> None:
@@ -89,28 +91,28 @@ class Core:
         self._open.callback(self.engine.close, discard=True)
         self.compile_seconds = time.perf_counter() - begun
         self.hub = OutputHub(self.app, self.settings.outputs.window)
-        self._open.callback(self.hub.close)
         begun = time.perf_counter()
         if self.settings.log.kind == "none":
             self.log, place, newest = NoneLog(), Place(0, 0, 0), None
-            self.hub.attach(self.engine)
+            self._attach()
         else:
             place, newest = await self._recover()
         self.recovery_s = time.perf_counter() - begun
         self._serve(place, newest)
 
     async def _recover(self) -> "tuple[Place, SnapshotInfo | None]":
-        self.log = log = await self._do(self._open_log)
+        self.log = log = await self._open_log()
         self._open.callback(log.close)
-        self._store = store = self._open_store()
+        self._store = store = await self._open_store()
         start = await self._do(recovery.begin, store, log, logger.warning)
         state, changes = await self._do(recovery.fit, start, log, self.app, self.said)
+        await self._claim()
         for change in changes:
             logger.warning("the app has changed: %s", change)
         if state is not None:
             await self._do(self.engine.import_state, state)
-            self.hub.restore(start.sections)
-        self.hub.attach(self.engine)
+            self._restore(start.sections)
+        self._attach()
         self.tables = start.tables
         replayed = await self._do(
             lambda: recovery.replay(
@@ -122,7 +124,7 @@ class Core:
             raise recovery.RecoveryError(str(_short_of_memory(lost)))
         self.replayed, place, newest = replayed.signals, replayed.place, None
         if replayed.app is None or replayed.app["fingerprint"] != self.said["fingerprint"]:
-            place = await self._do(recovery.open_log_with, log, self.said, place)
+            place = await self._do(recovery.open_log_with, log, self.said, place, self.lane)
             if start.state is not None:  # migrated: never to be done again from the former app's snapshot
                 newest = await self._do(self._snapshot_at, place)
         logger.info(
@@ -135,50 +137,87 @@ class Core:
         )
         return place, newest
 
-    def _open_log(self) -> SqliteLog:
-        given = self.settings.log
-        if given.kind == "jetstream":
-            raise recovery.RecoveryError("log.kind = jetstream is not served yet: use sqlite")
-        return SqliteLog.open(
-            self.settings.data_dir, durability=given.durability, size_bytes_max=given.size_bytes_max
-        )  # fmt: skip
-
-    def _open_store(self) -> SnapshotStore:
-        return SnapshotStore(Path(self.settings.data_dir) / "snapshots", keep=self.settings.snapshot.keep)
-
     def _snapshot_at(self, place: Place) -> "SnapshotInfo":
-        boundary = copy_boundary(self.engine, self.tables, self.hub, self.log, place)
+        boundary = copy_boundary(self.engine, self.tables, self._export, self.log, place)
         return write_snapshot(self._store, boundary, self.said)
+
+    # --- what the core of a lane does in its own way ---
+
+    def _describe(self) -> dict[str, Any]:
+        return describe(self.app)
 
     def _make_engine(self) -> Engine:
         given = self.settings.engine
         shards = default_shards() if given.shards is None else given.shards
         return Engine(self.app, shards, ring_signals=given.ring_signals, clock="records")
 
-    def _serve(self, place: Place, newest: "SnapshotInfo | None") -> None:
-        settings, log, tracing = self.settings, self.log, telemetry.start_tracing(self.settings.telemetry)
-        self.writer = Writer(
-            log, self.engine, self.tables, place,
-            fingerprint=fingerprint_number(self.said["fingerprint"]),
-            reports=Reports(self._completed, self._refused, self._broken),
-            make_room=self._make_room,
+    async def _open_log(self) -> "Log":
+        given = self.settings.log
+        return await self._do(  # type: ignore[no-any-return]
+            lambda: SqliteLog.open(
+                self.settings.data_dir, durability=given.durability, size_bytes_max=given.size_bytes_max
+            )
         )  # fmt: skip
+
+    async def _open_store(self) -> SnapshotStore:
+        return SnapshotStore(Path(self.settings.data_dir) / "snapshots", keep=self.settings.snapshot.keep)
+
+    async def _claim(self) -> None:
+        """Nobody else can write to this log: its directory is locked."""
+
+    def _restore(self, sections: dict[str, Any]) -> None:
+        """Go on with what a snapshot holds beside engine and tables; before _attach."""
+        self.hub.restore(sections)
+
+    def _attach(self) -> None:
+        """Read what the engine emits, from the next step on."""
+        self.hub.attach(self.engine)
+
+    def _detach(self) -> None:
+        """Read nothing more of it. The loop's thread; also when start failed."""
+        if hasattr(self, "hub"):
+            self.hub.close()
+
+    def _export(self) -> dict[str, bytes]:
+        """What _restore takes, up to the engine's position. While nothing is applied; not on the loop's thread."""
+        return self.hub.export()
+
+    def _make_builders(self) -> list[RecordBuilder]:
         # A small log takes small records: it is to hold several, and the newest one always stays in it.
-        record_bytes = max(_RECORD_BYTES_MIN, min(BYTES_MAX, settings.log.size_bytes_max // 8))
-        self.admission = Admission(
+        record_bytes = max(_RECORD_BYTES_MIN, min(BYTES_MAX, self.settings.log.size_bytes_max // 8))
+        return [RecordBuilder(bytes_max=record_bytes) for _ in range(_BUILDERS)]
+
+    def _make_admission(self, builders: list[RecordBuilder], position: int, tracing: Any) -> Any:
+        return Admission(
             self.tables,
-            [RecordBuilder(bytes_max=record_bytes) for _ in range(_BUILDERS)],
+            builders,
             self.writer.submit,
             self.hub.subscribe,
             kinds=self.app.kinds,
             app=self.app.name,
             fingerprint=self.said["fingerprint"],
-            durability=log.durability,
-            position=place.position,
-            producers_max=settings.limits.producers_max,
-            names_max=settings.limits.names_max,
+            durability=self.log.durability,
+            position=position,
+            producers_max=self.settings.limits.producers_max,
+            names_max=self.settings.limits.names_max,
             tracing=tracing,
         )
+
+    def _start_tracing(self) -> Any:
+        return telemetry.start_tracing(self.settings.telemetry)
+
+    # --- start, the last part ---
+
+    def _serve(self, place: Place, newest: "SnapshotInfo | None") -> None:
+        settings, log, tracing = self.settings, self.log, self._start_tracing()
+        self.writer = Writer(
+            log, self.engine, self.tables, place,
+            fingerprint=fingerprint_number(self.said["fingerprint"]),
+            lane=self.lane,
+            reports=Reports(self._completed, self._refused, self._broken),
+            make_room=self._make_room,
+        )  # fmt: skip
+        self.admission = self._make_admission(self._make_builders(), place.position, tracing)
         self.writer.start()
         if tracing is not None:
             self.traces = RecordTraces(tracing, self.engine, self.hub)
@@ -253,7 +292,7 @@ class Core:
         self._failed(message)
 
     def _copy(self, buffers: "StateBuffers | None") -> Boundary:
-        boundary = copy_boundary(self.engine, self.tables, self.hub, self.log, self.writer.place, buffers)
+        boundary = copy_boundary(self.engine, self.tables, self._export, self.log, self.writer.place, buffers)
         counters = boundary.state.counters
         if lost := counters["dropped.no_memory"] + counters["emits_dropped.no_memory"]:
             error = _short_of_memory(lost)
@@ -287,7 +326,7 @@ class Core:
         await self._do(self.engine.flush)
         if self.traces is not None:
             await self.traces.stop()
-        self.hub.close()
+        self._detach()
         await self._do(self._open.close)
         self._work.shutdown(wait=False)
 

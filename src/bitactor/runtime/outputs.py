@@ -150,6 +150,13 @@ class OutputHub:
 
         return self.first + bisect_left(range(self.first, self.count), (position, index), key=place)
 
+    def place(self, number: int) -> tuple[int, int] | None:
+        """(position, index) of the row of that number; behind the last row, the first place after it. None: no rows."""
+        if self.count == self.first:
+            return None
+        row = self._window[min(number, self.count - 1) % len(self._window)]
+        return int(row["position"]), int(row["index"]) + (number >= self.count)
+
     def emitted(self, begin: int, end: int) -> int:
         """How many of the rows kept were caused by signals at positions begin <= p < end."""
         return self.find(end, 0) - self.find(begin, 0) if self.count else 0

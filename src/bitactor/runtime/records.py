@@ -8,13 +8,12 @@ import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
-from bitactor.protocol.messages import EraseKey, ForgetProducer, Name, Producer, Type, decode_message
+from bitactor.protocol.messages import EraseKey, ForgetProducer, Name, Part, Producer, Type, decode_message
 from bitactor.runtime.tables import TableError, Tables
 
 if TYPE_CHECKING:
     from bitactor.protocol.errors import ProtocolError
     from bitactor.protocol.records import RecordBuilder
-    from bitactor.runtime.admission import Entry
     from bitactor.telemetry import FrameMark, RecordTimes
 
 Effect = tuple[Any, ...]  # (a method of Tables, its arguments...)
@@ -56,7 +55,7 @@ class OpenRecord:
         self.generation = generation
         self.effects: list[Effect] = []
         self.erased: list[int] = []
-        self.advanced: dict[Entry, int] = {}
+        self.advanced: dict[Any, int] = {}  # by admission's Entry, or a lane's Ahead
         self.names: list[int] = []
         self.since = 0.0
         self.position = 0
@@ -84,12 +83,18 @@ def effects_of(items: Iterable[tuple[int, memoryview]]) -> tuple[list[Effect], l
     """The effects of a record read back from the log, in order, and the keys that it erases from actors."""
     effects: list[Effect] = []
     erased: list[int] = []
+    told_by_part = False
     for kind, data in items:
         if kind == Type.DATA:
-            producer, epoch, count, sequence = frame_place(data)
-            effects.append((Tables.frame, producer, epoch, sequence, count))
+            if not told_by_part:
+                producer, epoch, count, sequence = frame_place(data)
+                effects.append((Tables.frame, producer, epoch, sequence, count))
+            told_by_part = False
             continue
         match decode_message(data):
+            case Part(producer, epoch, begin, end, after, floor, lanes, offsets):
+                effects.append((Tables.part, producer, epoch, after, floor, (begin, end, lanes)))
+                told_by_part = bool(offsets)
             case Name(key, text):
                 effects.append((Tables.name, key, text))
             case Producer(id=id_, epoch=epoch, identity=identity, name=name):

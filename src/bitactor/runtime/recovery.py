@@ -196,7 +196,7 @@ def replay(
     return Replayed(place, place.position - start.place.position, current)
 
 
-def open_log_with(log: "Log", said: dict[str, Any], place: Place) -> Place:
+def open_log_with(log: "Log", said: dict[str, Any], place: Place, lane: int = 0) -> Place:
     """Append an app record: from here on the log is this app's."""
     wall_ns = max(time.time_ns(), place.wall_ns)
     record = encode_app_record(
@@ -205,6 +205,7 @@ def open_log_with(log: "Log", said: dict[str, Any], place: Place) -> Place:
         position=place.position,
         wall_ns=wall_ns,
         fingerprint=fingerprint_number(said["fingerprint"]),
+        lane=lane,
     )
     log.append(record, sequence=place.sequence, position=place.position, count=0, wall_ns=wall_ns)
     return Place(place.sequence + 1, place.position, wall_ns)

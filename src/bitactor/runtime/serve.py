@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from bitactor import faults
 from bitactor.runtime.listen import development_directory
@@ -23,20 +23,44 @@ from bitactor.runtime.service import Service
 if TYPE_CHECKING:
     from bitactor.actors import App
     from bitactor.config import Settings
+    from bitactor.ingest.server import Server
 
 EXIT_STOPPED: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_FORCED: Final = 130
 _SAME_WISH_S: Final = 0.5
 
+
+class Served(Protocol):
+    """What is served: a Service, or a replica of a cluster, which has the same face."""
+
+    settings: "Settings"
+    app: "App"
+    ingest: "Server | None"
+    fatal: str | None
+    ended: asyncio.Future[str | None]
+
+    async def start(self) -> None:
+        """Begin to serve."""
+
+    async def stop(self) -> None:
+        """Take no more, and end in order."""
+
+    def ready_line(self) -> dict[str, Any]:
+        """What is said when it is ready."""
+
+
 # Starts what answers over HTTP for a service; gives its address and what stops it.
-StartAdmin = Callable[[Service], Awaitable[tuple[str, Callable[[], Awaitable[None]]]]]
+StartAdmin = Callable[[Any], Awaitable[tuple[str, Callable[[], Awaitable[None]]]]]
+Make = Callable[["Settings", "App"], Served]
 
 logger = logging.getLogger("bitactor.runtime")
 
 
-async def serve(settings: "Settings", app: "App", *, start_admin: StartAdmin | None = None) -> int:
-    """Serve until a signal says stop or the service cannot go on; the exit status.
+async def serve(
+    settings: "Settings", app: "App", *, start_admin: StartAdmin | None = None, make: Make = Service
+) -> int:
+    """Serve until a signal says stop or the service cannot go on; the exit status. make: what is served.
 
     0: stopped as asked, everything acknowledged is kept. 1: it failed, or the grace period was too short; the log holds
     what was acknowledged. Raises what start raises: damage, a changed app, a port that is taken.
@@ -44,7 +68,7 @@ async def serve(settings: "Settings", app: "App", *, start_admin: StartAdmin | N
     faults.refuse_in_production()
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
-    service = Service(settings, app)
+    service = make(settings, app)
     with _signals(loop, _on_stop(asked), lambda: _reload(service)):
         address, stop_admin = await start_admin(service) if start_admin is not None else ("", None)
         try:
@@ -60,7 +84,7 @@ async def serve(settings: "Settings", app: "App", *, start_admin: StartAdmin | N
                 await stop_admin()
 
 
-async def _end(service: Service, grace_s: float) -> int:
+async def _end(service: Served, grace_s: float) -> int:
     logger.info("stopping")
     try:
         async with asyncio.timeout(grace_s):
@@ -95,7 +119,7 @@ def _exit(status: int) -> None:
     os._exit(status)
 
 
-def _reload(service: Service) -> None:
+def _reload(service: Served) -> None:
     if service.ingest is not None:
         service.ingest.reload()
 
@@ -112,10 +136,10 @@ def _signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None], reload: 
             loop.remove_signal_handler(number)
 
 
-def _say_ready(service: Service, admin: str) -> None:
+def _say_ready(service: Served, admin: str) -> None:
     """Standard output: one line of JSON, or words at a terminal."""
     assert service.ingest is not None
-    settings, core = service.settings, service.core
+    settings = service.settings
     addresses = [f"{host}:{port}" for host, port in service.ingest.addresses]
     said = {
         "event": "ready",
@@ -123,12 +147,7 @@ def _say_ready(service: Service, admin: str) -> None:
         "ingest": addresses,
         "tls": service.ingest.is_secure,
         "admin": admin,
-        "log": settings.log.kind,
-        "durability": core.log.durability,
-        "position": core.writer.place.position,
-        "replayed": core.replayed,
-        "recovery_s": round(core.recovery_s, 3),
-        "compile_s": round(core.compile_seconds, 3),
+        **service.ready_line(),
         "pid": os.getpid(),
     }
     if sys.stdout.isatty():

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bitactor.runtime.core import Core
 from bitactor.runtime.listen import make_server
@@ -200,6 +200,18 @@ class Service:
     def identities(self) -> "Identities | None":
         """Who is known to the ingest port now, as last read from the files; None before it listens."""
         return None if self.ingest is None else self.ingest.identities.value
+
+    def ready_line(self) -> dict[str, Any]:
+        """What the process says when it is ready."""
+        core = self.core
+        return {
+            "log": self.settings.log.kind,
+            "durability": core.log.durability,
+            "position": core.writer.place.position,
+            "replayed": core.replayed,
+            "recovery_s": round(core.recovery_s, 3),
+            "compile_s": round(core.compile_seconds, 3),
+        }
 
     def _fail(self, message: str) -> None:
         self.fatal = message

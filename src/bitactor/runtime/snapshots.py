@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from bitactor.engine import Engine
     from bitactor.log.contract import Log
     from bitactor.log.snapshots import SnapshotStore
-    from bitactor.runtime.outputs import OutputHub
     from bitactor.runtime.writer import Place
     from bitactor.state import EngineState, StateBuffers
 
@@ -46,12 +45,12 @@ class Boundary:
 def copy_boundary(
     engine: "Engine",
     tables: Tables,
-    hub: "OutputHub",
+    export: "Callable[[], dict[str, bytes]]",
     log: "Log",
     place: "Place",
     buffers: "StateBuffers | None" = None,
 ) -> Boundary:
-    """Copy it all. Between two records, on the thread that applies them; not on the loop.
+    """Copy it all. Between two records, on the thread that applies them; not on the loop. export: of the outputs.
 
     buffers: memory for the engine's state, made before on another thread, so that this one does not wait for it.
     The log is synced first, so that no snapshot is ahead of its log, whatever the log's durability.
@@ -59,7 +58,7 @@ def copy_boundary(
     begun = time.perf_counter()
     log.sync()
     state = engine.export_state(buffers)
-    outputs = hub.export()
+    outputs = export()
     copied = tables.copy()
     pause = time.perf_counter() - begun
     return Boundary(place.sequence, place.position, place.wall_ns, state, copied, outputs, pause)

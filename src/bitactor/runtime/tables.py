@@ -3,6 +3,10 @@
 One thread changes them (recovery's, then the writer's), record by record, after the append; others may read single
 rows at any time. `row.next` is the sequence below which everything of that producer is durable and applied; it grows
 only by what records hold: `next' = next + count` for a frame with sequence = next and the row's epoch.
+
+In a lane a producer's signals are those of its keys alone: `row.next` is then the sequence below which everything of
+the producer *for this lane* is there, and `batches` are what this lane knows of the ranges that were cut into lanes:
+(begin, end, bit set of the lanes touched), those that end above `floor`. Below floor everything is in every lane.
 """
 
 import json
@@ -21,6 +25,9 @@ class TableError(ValueError):
     """A record that does not follow from those before it: damage that its checksum does not show, or a bug."""
 
 
+Batch = tuple[int, int, int]  # begin, end, lanes
+
+
 @dataclass(slots=True)
 class Row:
     """A producer: the number and name, the identity that owns it, its epoch, its next expected sequence."""
@@ -30,6 +37,20 @@ class Row:
     identity: str
     epoch: int
     next: int
+    floor: int = 0
+    batches: list[Batch] = field(default_factory=list)
+
+    def copy(self) -> "Row":
+        """The same, which nothing changes."""
+        return Row(self.id, self.name, self.identity, self.epoch, self.next, self.floor, self.batches.copy())
+
+    def note(self, batch: Batch, floor: int) -> None:
+        """Remember what a part said of its batch, and forget what lies below the floor."""
+        if floor > self.floor:
+            self.floor = floor
+            self.batches = [known for known in self.batches if known[1] > floor]
+        if batch[1] > self.floor and batch not in self.batches:
+            self.batches.append(batch)
 
 
 @dataclass(slots=True)
@@ -56,6 +77,17 @@ class Tables:
             raise TableError(f"a frame of producer {id_}, epoch {epoch}, sequence {sequence} does not follow {row}")
         row.next = sequence + count
 
+    def part(self, id_: int, epoch: int, after: int, floor: int, batch: Batch) -> None:
+        """Go past a part of a batch in a lane: it begins where the lane's last one of this producer ended, or before.
+
+        What of it lies below row.next is there already and is not in the record.
+        """
+        row = self.producers.get(id_)
+        if row is None or row.epoch != epoch or after > row.next:
+            raise TableError(f"a part of producer {id_}, epoch {epoch}, after {after} does not follow {row}")
+        row.next = max(row.next, batch[1])
+        row.note(batch, floor)
+
     def forget(self, id_: int) -> None:
         """The producer is gone; should it come back, it begins at 0."""
         self.producers.pop(id_, None)
@@ -71,12 +103,14 @@ class Tables:
 
     def copy(self) -> "Tables":
         """The same rows, which no later record changes."""
-        rows = {id_: Row(r.id, r.name, r.identity, r.epoch, r.next) for id_, r in self.producers.items()}
-        return Tables(rows, self.names.copy())
+        return Tables({id_: row.copy() for id_, row in self.producers.items()}, self.names.copy())
 
     def to_sections(self) -> dict[str, bytes]:
         """Named buffers for a snapshot: JSON rows of producers, and the names as texts with their lengths."""
-        rows = [[r.id, r.name, r.identity, r.epoch, r.next] for r in self.producers.values()]
+        rows = [
+            [r.id, r.name, r.identity, r.epoch, r.next, *([r.floor, r.batches] if r.floor or r.batches else [])]
+            for r in self.producers.values()
+        ]
         texts = [text.encode() for text in self.names.values()]
         return {
             "producers": json.dumps(rows, separators=(",", ":")).encode(),
@@ -87,8 +121,12 @@ class Tables:
     @classmethod
     def from_sections(cls, sections: Mapping[str, Any]) -> Self:
         """What to_sections gave. A key is the number of its text, so only texts are kept."""
-        rows = [Row(*row) for row in json.loads(bytes(sections["producers"]))]
+        rows = [_row(*row) for row in json.loads(bytes(sections["producers"]))]
         ends = np.cumsum(np.frombuffer(sections["name_lengths"], "<u4").astype("u8")).tolist()
         data = bytes(sections["name_texts"])
         texts = [data[a:b].decode() for a, b in zip([0, *ends], ends, strict=False)]
         return cls({row.id: row for row in rows}, {text_key(text): text for text in texts})
+
+
+def _row(id_: int, name: str, identity: str, epoch: int, next_: int, floor: int = 0, batches: Any = ()) -> Row:
+    return Row(id_, name, identity, epoch, next_, floor, [(begin, end, lanes) for begin, end, lanes in batches])

@@ -87,6 +87,7 @@ class Writer:
         place: Place,
         *,
         fingerprint: int,
+        lane: int = 0,
         reports: Reports,
         make_room: Callable[[], None],
     ) -> None:
@@ -97,6 +98,7 @@ class Writer:
         self._engine = engine
         self._tables = tables
         self._fingerprint = fingerprint
+        self._lane = lane
         self._reports = reports
         self._make_room = make_room
         self._refused_generation = -1
@@ -230,7 +232,7 @@ class Writer:
     def _append(self, record: OpenRecord) -> None:
         place, builder = self.place, record.builder
         wall_ns = max(time.time_ns(), place.wall_ns)
-        data = builder.finish(place.sequence, place.position, wall_ns, 0, self._fingerprint)
+        data = builder.finish(place.sequence, place.position, wall_ns, self._lane, self._fingerprint)
         self._log.append(
             data, sequence=place.sequence, position=place.position, count=builder.count, wall_ns=wall_ns
         )  # fmt: skip

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 # Of our own variables these go on to the service; others would be settings, or belong to the program that asks.
-KEPT_VARIABLES: Final = {"BITACTOR_CACHE_DIR", "BITACTOR_JIT", "BITACTOR_CPU", "BITACTOR_TEST_APP"}
+KEPT_VARIABLES: Final = {"BITACTOR_CACHE_DIR", "BITACTOR_JIT", "BITACTOR_TEST_APP"}
 READY_S: Final = 240.0
 
 
