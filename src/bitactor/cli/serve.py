@@ -2,7 +2,7 @@
 
 import resource
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,11 +15,18 @@ from bitactor.config.settings import Settings
 
 
 @with_settings
-def run(settings: Settings) -> None:
+def run(
+    settings: Settings,
+    log: Annotated[
+        str | None,
+        typer.Option("--log", help="sqlite, none, or nats://host:4222,...: --log-kind and --nats-urls in one."),
+    ] = None,
+) -> None:
     """Serve an app: signals over TLS into a durable log, state that is exactly once, HTTP for operators.
 
     Prints one line when it is ready. SIGTERM or Ctrl-C: drain, acknowledge, snapshot, exit 0; once more: exit at once.
     """
+    del log  # with_settings has made settings of it
     import uvloop
 
     from bitactor.admin.server import start_admin

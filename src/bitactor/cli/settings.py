@@ -15,8 +15,8 @@ from bitactor.config.settings import Settings, is_secret, leaves
 def with_settings(verb: Callable[..., None]) -> Callable[..., None]:
     """A verb whose first parameter is `settings: Settings`, with the command line's flags instead of it.
 
-    The app is its first argument, `--config` names the TOML file; other parameters stay as they are. ConfigError
-    of what is given comes out of the call.
+    The app is its first argument, `--config` names the TOML file; other parameters stay as they are. One called `log`
+    is --log-kind and --nats-urls in one. ConfigError of what is given comes out of the call.
     """
     parameters, by_parameter = _parameters()
     own = list(inspect.signature(verb, eval_str=True).parameters.values())[1:]
@@ -25,6 +25,7 @@ def with_settings(verb: Callable[..., None]) -> Callable[..., None]:
     def wrapped(**given: Any) -> None:
         config = given.pop("config")
         flags = {name: given.pop(parameter) for parameter, name in by_parameter.items()}
+        flags |= _log_of(given.get("log"))
         verb(load(flags, config=config), **given)
 
     every = [*parameters[:1], *own, *parameters[1:]]
@@ -34,6 +35,15 @@ def with_settings(verb: Callable[..., None]) -> Callable[..., None]:
     wrapped.__annotations__ = {one.name: one.annotation for one in every}
     del wrapped.__wrapped__  # the signature is another
     return wrapped
+
+
+def _log_of(given: str | None) -> dict[str, Any]:
+    """The settings that `--log sqlite`, `--log none` or `--log nats://host:4222` stand for."""
+    if given is None:
+        return {}
+    if given.startswith(("nats://", "tls://")):
+        return {"log.kind": "jetstream", "nats.urls": given}
+    return {"log.kind": given}
 
 
 def _parameters() -> tuple[list[inspect.Parameter], dict[str, str]]:
