@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from bitactor.cluster.intake import PART_BYTES_MAX, Intake
 from bitactor.cluster.outbox import Outbox, Send
 from bitactor.engine import Engine
-from bitactor.log.contract import LogError, LogFencedError
+from bitactor.log.contract import LogError, LogFencedError, LogSettingsError
 from bitactor.log.jetstream import JetStreamLog
 from bitactor.log.objects import ObjectSnapshots
 from bitactor.protocol.errors import Code, ProtocolError
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from bitactor.log.nats_sync import SyncWatch
     from bitactor.log.snapshots import SnapshotStore
 
-RECORD_BYTES: Final = 512 << 10  # a full record; the longest part fits an empty one
+RECORD_BYTES: Final = 512 << 10  # a full record
+assert RECORD_BYTES > PART_BYTES_MAX, "the longest part fits an empty record"
 _BUILDERS: Final = 3
 
 logger = logging.getLogger("bitactor.cluster")
@@ -89,6 +90,11 @@ class LaneCore(Core):
             append_s=given.append_s,
             sync=self._sync,
         )
+        if log.record_bytes_max < RECORD_BYTES:
+            raise LogSettingsError(
+                f"the NATS servers take messages of {log.record_bytes_max} bytes beside headers, and a record has "
+                f"up to {RECORD_BYTES}: raise max_payload (its default, 1 MiB, is enough)"
+            )
         return cast("Log", log)
 
     async def _open_store(self) -> "SnapshotStore":
@@ -143,7 +149,7 @@ class LaneCore(Core):
         return super()._export() | self.outbox.export()
 
     def _make_builders(self) -> list[RecordBuilder]:
-        return [RecordBuilder(bytes_max=max(RECORD_BYTES, PART_BYTES_MAX + 4096)) for _ in range(_BUILDERS)]
+        return [RecordBuilder(bytes_max=RECORD_BYTES) for _ in range(_BUILDERS)]
 
     def _make_admission(self, builders: list[RecordBuilder], position: int, tracing: Any) -> Intake:
         return Intake(

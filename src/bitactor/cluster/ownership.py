@@ -156,9 +156,10 @@ class Ownership:
     async def stop(self) -> None:
         """Give all lanes away in order, several at a time."""
         self.draining = True
-        while self._moving:
-            await asyncio.gather(*self._moving.values(), return_exceptions=True)
-        await asyncio.gather(*(self._give(lane) for lane in list(self.lanes)))
+        while self._moving or self.lanes:
+            for lane in self.lanes.keys() - self._moving.keys():
+                self._move(lane, self._give(lane))
+            await asyncio.wait(self._moving.values())
 
 
 def told_of(core: LaneCore) -> LaneOf:

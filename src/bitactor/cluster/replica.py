@@ -63,6 +63,7 @@ class Replica:
         self.compile_seconds = 0.0
         self._begun = time.time()
         self._phase = "made"
+        self._was_whole = False  # every lane has had an owner
         self._missing_since: float | None = None
         self._watching: asyncio.Task[None] | None = None
         self._names: dict[int, str] = {}
@@ -149,7 +150,9 @@ class Replica:
                 reasons.append("no connection to NATS")
             owners = self.members.owners()
             missing = [lane for lane in range(self.lanes) if lane not in owners]
-            if missing:
+            self._was_whole |= not missing
+            if missing and (not self._was_whole or len(missing) == self.lanes):
+                # Later a lane that moves makes nobody unready: what comes for it waits.
                 why = self.owned.barred.get(missing[0], "")
                 reasons.append(f"{len(missing)} of {self.lanes} lanes have no owner{': ' * bool(why)}{why}")
             if not self.router.has_room:

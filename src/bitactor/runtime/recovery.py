@@ -154,6 +154,11 @@ def fit(start: Start, log: Readable, app: "App", said: dict[str, Any]) -> tuple[
             f"{log.path} is of the app {start.app['name']!r}, and the app given is {said['name']!r}: serve that one "
             "from a data directory of its own (--data-dir); if it is the same app, it has to keep its name"
         )
+    if start.app["lanes"] != said["lanes"]:
+        raise OtherAppError(
+            f"{log.path} is one of {start.app['lanes']} lanes, and cluster.lanes is {said['lanes']}: it is fixed with "
+            "the first start"
+        )
     if start.place.sequence < log.end().sequence:
         following = verify_record(next(iter(log.read(start.place.sequence))))
         if following.type != RecordType.APP or following.fingerprint != fingerprint_number(said["fingerprint"]):
