@@ -130,6 +130,11 @@ def test_the_whole_profile_runs_the_service_too_and_is_told_as_json_and_as_table
         "network, log sqlite, 1 shard",
     ]
     assert all(one["signals"] == 20000 and one["seconds"] > 0 for one in report["runs"])
+    stages = [stage["name"] for stage in report["runs"][-1]["stages"]]
+    assert stages[:6] == ["client", "network", "log", "sync", "ring", "resolve"]
+    assert {"actor vwap", "emit", "idle"} < set(stages)
+    by_name = {stage["name"]: stage["seconds"] for stage in report["runs"][-1]["stages"]}
+    assert by_name["sync"] > 0 and by_name["resolve"] > 0 and by_name["actor vwap"] > 0
     assert len(report["hottest_keys"]) == 10 and report["how"]
     assert frame.main(["profile", *given[:-1]]) == 0
     out = capsys.readouterr().out

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -168,33 +170,59 @@ def run_network(app: "App", target: str, signals: npt.NDArray[Any], shards: int,
         ) as serving,
     ):
         try:
-            seconds, own, service = _sent(serving, Path(directory) / "dev", batches)
+            sent = _sent(serving, Path(directory) / "dev", batches)
         finally:
             serving.terminate()
+    kept, found = sent.told.log, sent.told.engine
     stages = [
-        Stage("client", own, "processor time of the client: encode, CRC, TLS, socket"),
-        Stage("service", service, "processor time of the service: TLS, decode, log, engine"),
+        Stage("client", sent.client_s, "another process: encode, CRC, TLS, socket; processor time"),
+        Stage("network", sent.loop_s, "the service's loop: TLS, sockets, frames into records, acks; processor time"),
     ]
-    notes = ["client and service are processes of this machine and share its cores"]
+    if log == "sqlite":
+        synced = kept.sync_seconds.sum
+        stages += [
+            Stage("log", kept.append_seconds.sum - synced, "SQLite's append, without the sync"),
+            Stage("sync", synced, "commit: WAL write and fdatasync"),
+        ]
+    stages += engine_stages(found)
+    notes = [
+        f"{kept.records} records; the service took {sent.service_s:.3f} s of processor time in all its threads",
+        "client and service are processes of this machine and share its cores",
+    ]
     if len(batches) > -(-len(signals) // RECORD_SIGNALS):
         notes.append("kinds of other value types were sent in batches of their own")
-    return Run(f"network, log {log}, {_shards(shards)}", shards, len(signals), seconds, stages, [], notes)
+    name = f"network, log {log}, {_shards(shards)}"
+    return Run(name, shards, len(signals), sent.seconds, stages, [], notes)
 
 
-def _sent(
-    serving: "subprocess.Popen[str]", development: Path, batches: list[npt.NDArray[Any]]
-) -> tuple[float, float, float]:
-    """Send it all until it is acknowledged: seconds, and processor seconds of the client and of the service."""
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A run through a service: by the clock, then processor seconds. told: its statistics, as its API gives them."""
+
+    seconds: float
+    client_s: float
+    loop_s: float
+    service_s: float
+    told: Any
+
+
+def _sent(serving: "subprocess.Popen[str]", development: Path, batches: list[npt.NDArray[Any]]) -> _Sent:
+    """Send it all until it is acknowledged."""
     from bitactor.client import Client
 
-    token, ca = development / "token", development / "ca.pem"
-    with Client(_ready(serving), producer="profile", token_file=token, ca_file=ca) as client:
-        service, own, begin = _cpu_seconds(serving.pid), time.process_time(), time.perf_counter()
+    said, token, ca = _ready(serving), development / "token", development / "ca.pem"
+    with Client(said["ingest"][0], producer="profile", token_file=token, ca_file=ca) as client:
+        loop, service = _cpu_seconds(serving.pid, main_thread=True), _cpu_seconds(serving.pid)
+        own, begin = time.process_time(), time.perf_counter()
         for batch in batches:
             client.send_batch(batch)
         client.flush(timeout=600)
         seconds = time.perf_counter() - begin
-        return seconds, time.process_time() - own, _cpu_seconds(serving.pid) - service
+        own = time.process_time() - own
+        loop, service = _cpu_seconds(serving.pid, main_thread=True) - loop, _cpu_seconds(serving.pid) - service
+    with urllib.request.urlopen(f"{said['admin']}api/v1/statistics", timeout=60) as answer:  # noqa: S310  (our own)
+        told = json.loads(answer.read(), object_hook=lambda members: SimpleNamespace(**members)).statistics
+    return _Sent(seconds, own, loop, service, told)
 
 
 def _batches(app: "App", signals: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
@@ -212,8 +240,8 @@ def _batches(app: "App", signals: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
     return batches
 
 
-def engine_stages(found: "Statistics") -> list[Stage]:
-    """Where the engine's threads spent their time."""
+def engine_stages(found: Any) -> list[Stage]:
+    """Where the engine's threads spent their time. found: Statistics, or what an API says of them."""
     shards = found.shards
     handlers = sum(actor.handler_seconds for actor in found.actors)
     step, dispatch, emit, barrier = (
@@ -273,20 +301,22 @@ def _shards(shards: int) -> str:
     return "inline" if shards == 0 else f"{shards} shard{'s' if shards > 1 else ''}"
 
 
-def _ready(serving: "subprocess.Popen[str]") -> str:
-    """The ingest address that a service says when it is ready."""
+def _ready(serving: "subprocess.Popen[str]") -> dict[str, Any]:
+    """What a service says when it is ready."""
     assert serving.stdout is not None
     assert serving.stderr is not None
     line = serving.stdout.readline()
     if not line:
         told = serving.stderr.read().strip().splitlines()
         raise Failed(f"the service did not start: {told[-1] if told else 'it said nothing'}")
-    return str(json.loads(line)["ingest"][0])
+    said: dict[str, Any] = json.loads(line)
+    return said
 
 
-def _cpu_seconds(pid: int) -> float:
-    """Processor time of a process and its threads so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(") ")[2].split()
+def _cpu_seconds(pid: int, *, main_thread: bool = False) -> float:
+    """Processor time of a process so far, of all its threads or of the first alone."""
+    path = f"/proc/{pid}/task/{pid}/stat" if main_thread else f"/proc/{pid}/stat"
+    fields = Path(path).read_text(encoding="ascii").rpartition(") ")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
