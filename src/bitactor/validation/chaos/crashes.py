@@ -1,7 +1,7 @@
 """Kill -9 at every named crash point and at random moments, hundreds of times, with signals in flight over TLS.
 
 The kills are spread over data directories, so that a log stays small enough to be replayed from its first record; each
-directory's history is checked once it was stopped in order. Two for each core run at a time: a start waits for the
+directory's history is checked once it was stopped in order. Four for each core run at a time: a start waits for the
 disk as well. The points of retention need a log whose beginning goes away: they have a directory of their own, which is
 checked by `bitactor log replay` and by the position at its end.
 """
@@ -66,7 +66,7 @@ def run(run: Run) -> None:
     places = schedule(points, wanted, chance)
     batches = [places[at : at + KILLS_A_DIRECTORY] for at in range(0, len(places), KILLS_A_DIRECTORY)]
     tally = Tally()
-    with ThreadPoolExecutor(max(2, 2 * int(host.usable_cores()))) as pool:
+    with ThreadPoolExecutor(4 * max(1, int(host.usable_cores()))) as pool:
         try:
             for _ in pool.map(lambda job: _directory(run, job[0], job[1], tally), enumerate(batches)):
                 pass
