@@ -7,7 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from bitactor.cli import cluster_demo
+from bitactor.cli.apps import load_app
 from bitactor.cli.asking import URL, ask
+from bitactor.cli.run import USAGE, Failed
+from bitactor.cli.settings import with_settings
+from bitactor.config.settings import Settings
 
 verbs = typer.Typer(add_completion=False)
 
@@ -46,6 +50,33 @@ def drain(
     """
     body, _ = ask(url, "cluster/drain", token_file, body={})
     typer.echo(f"{json.loads(body)['drained']} owns no lane now")
+
+
+@verbs.command("import")
+@with_settings
+def import_(
+    settings: Settings,
+    source: Annotated[
+        Path, typer.Option("--from", help="Data directory of a service on one machine, stopped in order.")
+    ] = Path("bitactor-data"),
+    log: Annotated[
+        str | None, typer.Option("--log", help="nats://host:4222,...: --log-kind and --nats-urls in one.")
+    ] = None,
+) -> None:
+    """Take state, producers and names of a service on one machine into lanes, before the first replica is started.
+
+    The data directory stays as it is. Its log is not taken: the lanes begin with the state that it led to.
+    """
+    del log  # with_settings has made settings of it
+    import asyncio
+
+    from bitactor.cli.cluster_import import run
+
+    if settings.log.kind != "jetstream":
+        raise Failed("where to? Give --log nats://host:4222", USAGE)
+    keys, producers = asyncio.run(run(settings, load_app(settings.app), source))
+    lanes = settings.cluster.lanes
+    typer.echo(f"{keys:,} states in {lanes} lanes, {producers:,} producers; replicas may be started now")
 
 
 verbs.command()(cluster_demo.demo)

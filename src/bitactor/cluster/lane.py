@@ -165,6 +165,15 @@ class LaneCore(Core):
     def _start_tracing(self) -> None:
         return None  # frames are traced where they come in
 
+    async def open_for_import(self) -> "tuple[Log, SnapshotStore]":
+        """The lane's log and its snapshots alone: nothing is claimed, recovered or served."""
+        self._loop = asyncio.get_running_loop()
+        return await self._open_log(), await self._open_store()
+
+    async def in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call what waits for disk or servers, on the one thread that may use the log."""
+        return await self._do(function, *arguments)
+
     async def start(self) -> None:
         """Open, claim, recover, begin to write and to send."""
         await super().start()

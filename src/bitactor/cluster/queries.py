@@ -9,7 +9,9 @@ newer one.
 import asyncio
 import json
 import struct
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 ASK_S: Final = 15.0  # for a lane that moves
 OUTPUTS_WAIT_S: Final = 2.0
+NAMES_S: Final = 1.0  # for so long names of all lanes are not asked for again
 _HEAD: Final = struct.Struct(">I")
 
 
@@ -103,6 +106,7 @@ class Reader:
         self._calls = calls
         self._lanes = lanes
         self.loop = loop
+        self.names = Names(calls, lanes, loop)
 
     def state(self, actor: Any, key: int) -> State | None:
         """The state of a key as of its lane's position, or None. ProtocolError: not_ready when nobody answers."""
@@ -111,6 +115,7 @@ class Reader:
         head, data = self._wait(self._ask(lane, "state", {"actor": found.name, "key": int(key)}))
         if not head["found"]:
             return None
+        self.names.note(key, head["name"])
         return State(found.layout.dtype, bytes(data), key, head["position"], lane=lane, generation=head["generation"])
 
     def table(self, actor: Any, columns: Sequence[str] | None = None) -> Table:
@@ -152,6 +157,44 @@ class Reader:
 
     def _wait(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+
+class Names(Mapping[int, str]):
+    """The texts of all lanes' keys, as of a moment ago. In a thread what is old is asked for again; on the loop not."""
+
+    def __init__(self, calls: "Calls", lanes: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._calls = calls
+        self._lanes = lanes
+        self._loop = loop
+        self._known: dict[int, str] = {}
+        self._until = 0.0
+        self._lock = threading.Lock()
+
+    def note(self, key: int, text: str | None) -> None:
+        """What an answer told of one key."""
+        if text is not None:
+            self._known[key] = text
+
+    def _now(self) -> dict[int, str]:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            with self._lock:
+                if time.monotonic() >= self._until:
+                    asking = ask_all_json(self._calls, self._lanes, "names")
+                    lanes = asyncio.run_coroutine_threadsafe(asking, self._loop).result()
+                    self._known = {int(key): text for lane in lanes for key, text in lane.items()}
+                    self._until = time.monotonic() + NAMES_S
+        return self._known
+
+    def __getitem__(self, key: int) -> str:
+        return self._now()[key]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._now())
+
+    def __len__(self) -> int:
+        return len(self._now())
 
 
 async def ask(

@@ -66,7 +66,6 @@ class Replica:
         self._was_whole = False  # every lane has had an owner
         self._missing_since: float | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._names: dict[int, str] = {}
 
     # --- start and stop ---
 
@@ -190,19 +189,16 @@ class Replica:
         return figures.producers(lanes, self.lanes, self.router.connected)
 
     def name_of(self, key: int) -> str | None:
-        """The text of a key, of lanes that are here or that were asked for lately."""
+        """The text of a key, of lanes that are here or that were asked for lately. On the loop."""
         for core in self.owned.lanes.values():
             if (name := core.tables.names.get(key)) is not None:
                 return name
-        return self._names.get(key)
+        return self.engine.names.get(key)
 
     @property
     def names(self) -> Mapping[int, str]:
-        """The texts by key: of lanes that are here now, and of the others as of a moment ago."""
-        here: dict[int, str] = {}
-        for core in self.owned.lanes.values():
-            here |= core.tables.names
-        return self._names | here
+        """The texts by key, of all lanes."""
+        return self.engine.names
 
     @property
     def identities(self) -> "Identities | None":

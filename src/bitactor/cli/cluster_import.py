@@ -1,0 +1,35 @@
+"""The work of `bitactor cluster import`: lane by lane from a data directory into NATS."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from bitactor.actors import App
+    from bitactor.config.settings import Settings
+
+
+async def run(settings: "Settings", app: "App", source: Path) -> tuple[int, int]:
+    """States and producers that were taken over. RecoveryError, StateError, LogError say why not."""
+    from bitactor.cluster import adopt
+    from bitactor.cluster.lane import LaneCore
+    from bitactor.log import nats
+    from bitactor.log.nats_sync import SyncWatch
+
+    state, tables = adopt.read(source, app, lambda text: typer.echo(f"bitactor: {text}", err=True))
+    client = await nats.connect(settings.nats, name=f"bitactor {app.name} import")
+    sync = await SyncWatch.open(client, settings.nats.monitors)
+    keys = 0
+    try:
+        for lane in range(settings.cluster.lanes):
+            core = LaneCore(settings, app, typer.echo, client=client, lane=lane, sync=sync, send=_nowhere)
+            keys += await adopt.into_lane(core, state, tables)
+    finally:
+        await sync.close()
+        await client.close()
+    return keys, len(tables.producers)
+
+
+async def _nowhere(lane: int, items: tuple[bytes, ...]) -> None:
+    """Nothing is emitted here."""
