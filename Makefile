@@ -98,6 +98,12 @@ bench-service: ## the service from outside: rates, acks, recovery, memory beside
 	@tools/bootstrap test
 	python -m benchmarks.service $(BENCH)
 
+.PHONY: bench-cluster
+bench-cluster: ## replicas over real NATS servers beside nats-py alone on the same servers, and failovers (minutes)
+	@tools/bootstrap
+	@tools/bootstrap test
+	python -m benchmarks.cluster $(BENCH)
+
 .PHONY: bench-peers
 bench-peers: ## the engine and its rings beside peers in Rust and Java, where cargo and Maven are installed
 	@tools/bootstrap

