@@ -18,7 +18,7 @@ from bitactor.client.link import CONNECT_S, PAUSES_S
 from bitactor.client.outbox import Outbox
 from bitactor.client.session import PING_S, SILENT_S, Session, is_final, misfit, texts_of
 from bitactor.client.subscription import RECEIVE_BYTES, After, Batch, Reading
-from bitactor.client.target import Target
+from bitactor.client.target import Target, readable
 from bitactor.protocol.errors import ProtocolError
 from bitactor.protocol.messages import Ack, Close, Ping
 from bitactor.schema import Kind
@@ -342,9 +342,10 @@ class AsyncClient:
             while True:
                 try:
                     await self._serve()
-                except (OSError, ProtocolError) as error:
+                except (OSError, ProtocolError) as raised:
+                    error = readable(raised)
                     if is_final(error) or isinstance(error, ssl.SSLCertVerificationError):
-                        raise
+                        raise error from raised
                     self._trouble = error
                     pause = PAUSES_S[0] if self._session.is_open else min(2 * pause, PAUSES_S[1])
                     self._session.is_open = False

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from bitactor.client.session import PING_S, SILENT_S, Session, is_final
-from bitactor.client.target import Target
+from bitactor.client.target import Target, readable
 from bitactor.protocol.errors import ProtocolError
 from bitactor.protocol.messages import Close, Ping
 
@@ -86,9 +86,10 @@ class Link:
                 try:
                     with contextlib.closing(self._connect()) as sock:
                         self._serve(sock)
-                except (OSError, ProtocolError) as error:
+                except (OSError, ProtocolError) as raised:
+                    error = readable(raised)
                     if is_final(error) or isinstance(error, ssl.SSLCertVerificationError):
-                        raise
+                        raise error from raised
                     pause = PAUSES_S[0] if self.connected else min(2 * pause, PAUSES_S[1])
                     self._lost(error)
                     self._sleep(pause * random.uniform(0.5, 1))  # noqa: S311  # so that clients do not come in step

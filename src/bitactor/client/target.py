@@ -79,6 +79,9 @@ class Target:
         """What a connection is wrapped in: TLS 1.3, the server's certificate and name checked. None: plain text."""
         if self.plain_text:
             return None
+        for file in (self.ca_file, self.cert_file, self.key_file):
+            if file is not None:
+                Path(file).open("rb").close()  # ssl does not say which file it did not find
         context = ssl.create_default_context(cafile=self.ca_file)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.hostname_checks_common_name = False  # a certificate without alternative names is for no host
@@ -89,6 +92,20 @@ class Target:
     def tls_name(self, host: str) -> str:
         """The name that the certificate of the server at `host` must have."""
         return self.server_name or host
+
+
+def readable(error: BaseException) -> BaseException:
+    """The error of a connection, in words that say what to do where OpenSSL's do not."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        by_name = error.verify_code in (62, 64)  # X509_V_ERR_HOSTNAME_MISMATCH, IP_ADDRESS_MISMATCH
+        what = "server_name says its name, if that is not the address" if by_name else "ca_file names who signed it"
+        said = f"the service's certificate is not trusted: {error.verify_message.rstrip('.')}; {what}"
+        told = ssl.SSLCertVerificationError(error.errno, said)
+        told.verify_code, told.verify_message = error.verify_code, error.verify_message
+        return told
+    if isinstance(error, ssl.SSLError) and error.reason == "WRONG_VERSION_NUMBER":
+        return ConnectionError("what answers there speaks no TLS: is it the port for signals (ingest.port)?")
+    return error
 
 
 def is_loopback(host: str) -> bool:
