@@ -31,8 +31,8 @@ KINDS = kind_set(app.kinds)
 class Lane:
     """A lane's log and its intake. records: what was appended; another owner begins from them alone."""
 
-    def __init__(self, number, dice, hold_back=0.0):
-        self.number, self.dice, self.hold_back = number, dice, hold_back
+    def __init__(self, number, dice, record_bytes=1 << 20):
+        self.number, self.dice, self.record_bytes = number, dice, record_bytes
         self.records = []
         self.generation = 0
         self.own()
@@ -46,7 +46,7 @@ class Lane:
         for data in self.records:
             take_effect(self.tables, effects_of(read_record(data, KINDS).items)[0])
         generation = self.generation
-        builders = [RecordBuilder(bytes_max=1 << 20) for _ in range(3)]
+        builders = [RecordBuilder(bytes_max=self.record_bytes) for _ in range(3)]
         self.intake = Intake(
             self.tables, builders, lambda record: self.submit(record, generation), kinds=KINDS,
             producers_max=100, names_max=100, hold=self.nothing,

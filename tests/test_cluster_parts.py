@@ -6,8 +6,10 @@ import secrets
 
 import pytest
 
+from bitactor.cluster.parts import Bundle, bundle_items, part_of
 from bitactor.cluster.producers import resume
 from bitactor.protocol.errors import Code, ProtocolError
+from bitactor.protocol.frames import split_frame
 from tests.cluster_parts import KINDS, Lane, Network, Stream, check, make_router
 
 
@@ -92,6 +94,29 @@ def test_a_stream_goes_on_behind_the_longest_row_of_whole_batches():
     assert resume([row(30, 20, (20, 25, 1), (25, 30, 3)), None], 2) == 25
     # cut in other ways by two replicas: [10, 20) is there by its halves
     assert resume([row(20, 10, (10, 20, 3)), row(17, 10, (15, 17, 2), (10, 15, 3))], 2) == 17
+
+
+def test_a_bundle_of_many_records_is_answered_though_the_first_are_done_before_the_last_begins():
+    async def run():
+        dice = random.Random(3)
+        lane = Lane(0, dice, record_bytes=400 << 10)
+        stream = Stream("p", 8 * 8192, 100, dice)
+        held = await stream.connect(await make_router(Network([lane], dice, 0.0), 1))
+        items = []
+        for begin in range(0, stream.count, 8192):
+            piece = split_frame(stream.frame(held, begin, begin + 8192), 1, KINDS).pieces[0]
+            items.append(
+                part_of(
+                    held.id, held.epoch, begin=begin, end=begin + 8192, after=begin, floor=0, lanes=1,
+                    rows=[piece.rows], offsets=[piece.offsets],
+                )
+            )  # fmt: skip
+        async with asyncio.timeout(20):
+            assert await lane.intake.take(bundle_items(memoryview(Bundle(0, 0, tuple(items)).encode()))) == []
+        stream.acked = stream.count
+        assert len(lane.records) > 8 and check([stream], [lane]) == []
+
+    asyncio.run(run())
 
 
 def test_an_older_epoch_is_fenced_in_every_lane_also_where_it_never_was():

@@ -64,19 +64,21 @@ class OpenRecord:
         self._done: asyncio.Future[None] | None = None
 
     def wait(self) -> "asyncio.Future[None]":
-        """Done when the record is durable and applied; ProtocolError when it was refused. Loop thread."""
+        """Done when the record is durable and applied; ProtocolError when it was refused. Also later. Loop thread."""
         if self._done is None:
             self._done = asyncio.get_running_loop().create_future()
         return self._done
 
     def settle(self, error: "ProtocolError | None") -> None:
-        """Tell who waits. Loop thread."""
-        if self._done is not None and not self._done.done():
-            if error is None:
-                self._done.set_result(None)
-            else:
-                self._done.set_exception(error)
-                self._done.exception()  # who waited may be gone; then nobody needs to hear of it
+        """Tell who waits, and who asks later. Loop thread."""
+        done = self.wait()
+        if done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+            done.exception()  # who waited may be gone; then nobody needs to hear of it
 
 
 def effects_of(items: Iterable[tuple[int, memoryview]]) -> tuple[list[Effect], list[int]]:
