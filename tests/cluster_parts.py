@@ -6,7 +6,7 @@ router may die with anything on its way. Everything follows from the seed of the
 
 import asyncio
 import json
-from collections import defaultdict
+from collections import defaultdict, deque
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class Lane:
     def __init__(self, number, dice, record_bytes=1 << 20):
         self.number, self.dice, self.record_bytes = number, dice, record_bytes
         self.records = []
+        self.writing = deque()  # by this owner or a former one, in order
         self.generation = 0
         self.own()
 
@@ -56,9 +57,11 @@ class Lane:
         """Hold back nothing."""
 
     def submit(self, record, generation):
-        asyncio.get_running_loop().call_later(self.dice.random() * 0.002, self.append, record, generation)
+        self.writing.append((record, generation))
+        asyncio.get_running_loop().call_later(self.dice.random() * 0.002, self.append)
 
-    def append(self, record, generation):
+    def append(self):
+        record, generation = self.writing.popleft()
         if generation != self.generation:
             return  # fenced
         data = bytes(record.builder.finish(len(self.records), 0, 1, self.number, 7))

@@ -67,7 +67,7 @@ def test_also_when_routers_die_lanes_move_and_answers_are_lost(lanes):
         assert sum(len(lane.signals()) for lane in logs) == sum(stream.count for stream in streams)
 
 
-@pytest.mark.parametrize("defect", ["lost", "twice", "swapped"])
+@pytest.mark.parametrize("defect", ["lost", "twice", "out of order"])
 def test_the_check_finds_what_is_lost_twice_or_out_of_order(defect):
     streams, logs = asyncio.run(campaign(11, 2, faults=0.0, deaths=0.0))
     lane = max(logs, key=lambda one: len(one.records))
@@ -78,7 +78,7 @@ def test_the_check_finds_what_is_lost_twice_or_out_of_order(defect):
     elif defect == "twice":
         lane.records.insert(middle, lane.records[middle])
     else:
-        lane.records[middle], lane.records[middle + 1] = lane.records[middle + 1], lane.records[middle]
+        lane.records.reverse()  # neighbours may be of different producers, and then in any order
     assert check(streams, logs)
 
 
