@@ -14,6 +14,16 @@ CHART = ROOT / "k8s/helm/bitactor"
 PYTHON = "/opt/bitactor/bin/python"
 
 
+# What kubectl says when the API server did not get to it at all.
+BUSY = ("TLS handshake timeout", "connection refused", "net/http: request canceled while waiting for connection")
+
+
+class Bad(str):
+    """What was seen, and should not be; the step goes on and has failed."""
+
+    __slots__ = ()
+
+
 class Failed(Exception):
     """A step cannot go on; the words say why."""
 
@@ -22,11 +32,15 @@ def run(*command, given=None, check=True, timeout=600, cwd=None, env=None, binar
     """Standard output of a command, as text (or bytes). Failed with what it said."""
     command = [str(part) for part in command]
     whole = {**os.environ, **(env or {})}
-    done = subprocess.run(
-        command, input=given, capture_output=True, text=not binary, timeout=timeout, cwd=cwd, env=whole, check=False
-    )
-    if check and done.returncode:
+    for wait_s in (1, 2, 4, 8, None):
+        done = subprocess.run(
+            command, input=given, capture_output=True, text=not binary, timeout=timeout, cwd=cwd, env=whole, check=False
+        )
         said = (done.stderr if isinstance(done.stderr, str) else done.stderr.decode()).strip()
+        if not done.returncode or wait_s is None or not any(word in said for word in BUSY):
+            break
+        time.sleep(wait_s)  # the API server of a small machine is late at times
+    if check and done.returncode:
         out = done.stdout if isinstance(done.stdout, str) else ""
         raise Failed(f"{' '.join(command[:6])}: status {done.returncode}: {(out[-1500:] + said[-2500:]).strip()}")
     return done.stdout

@@ -17,7 +17,7 @@ import alone as standalone
 import cluster
 import monitoring
 import steps
-from kube import ROOT, Failed, Service, kubectl
+from kube import ROOT, Bad, Failed, Service, kubectl
 
 
 def plan(image):
@@ -32,7 +32,7 @@ def plan(image):
         ("5", "confined", lambda: steps.confined(service)),
         ("6", "standalone", lambda: standalone.standalone(alone)),
         ("7", "monitored", lambda: monitoring.monitored(alone)),
-        ("8", "removed", lambda: steps.removed(alone)),
+        ("8", "removed", lambda: steps.removed(service, alone)),
     ]
 
 
@@ -60,12 +60,16 @@ def main():
         at = time.monotonic()
         try:
             for check, seen in step():
-                rows.append({"step": number, "check": check, "result": "ok", "seen": seen})
-                print(f"  ok    {check}: {seen}", flush=True)
+                result = "FAILED" if isinstance(seen, Bad) else "ok"
+                rows.append({"step": number, "check": check, "result": result, "seen": seen})
+                print(f"  {result:<6} {check}: {seen}", flush=True)
+                if result != "ok" and number not in failed:
+                    failed.append(number)
         except Exception as error:  # noqa: BLE001 (the other steps still run)
             if not isinstance(error, Failed):
                 traceback.print_exc()
-            failed.append(number)
+            if number not in failed:
+                failed.append(number)
             rows.append({"step": number, "check": title, "result": "FAILED", "seen": str(error)})
             print(f"  FAIL  {error}", flush=True)
         rows.append({"step": number, "check": "seconds", "result": "", "seen": round(time.monotonic() - at, 1)})

@@ -16,16 +16,19 @@ import cluster
 import faults
 import numpy as np
 import yaml
-from kube import HERE, PYTHON, ROOT, Failed, Load, get, kubectl, run, status, wait_for
+from kube import HERE, PYTHON, ROOT, Bad, Failed, Load, get, kubectl, run, status, wait_for
 
 LIGHT = {"resources": {"requests": {"cpu": "150m"}}}
+# Lanes reserve their room with each NATS server; volumes are small here.
+SMALL = {"size_bytes_max": "64MiB", "snapshot_bytes_max": "256MiB"}
+STORAGE = "2Gi"
 RATE = int(os.environ.get("RATE", "2000"))
 
 
 def helm_values(service, **more):
     """Values of the release in cluster mode over the NATS of this check."""
     monitors = ",".join(f"http://nats-{n}.nats-headless.{service.namespace}.svc:8222" for n in range(3))
-    config = {"nats": {"plain_text": True, "monitor_urls": monitors}}
+    config = {"nats": {"plain_text": True, "monitor_urls": monitors, **SMALL}}
     return {"nats": {"url": f"nats://nats.{service.namespace}.svc:4222"}, "config": config, **more}
 
 
@@ -75,7 +78,8 @@ def with_terraform(service):
         "TF_VAR_image": json.dumps(image),
         "TF_VAR_app_files": json.dumps(app),
         "TF_VAR_nats_values": json.dumps(nats_values),
-        "TF_VAR_nats_storage_size": "1Gi",
+        "TF_VAR_nats_storage_size": STORAGE,
+        "TF_VAR_values": json.dumps([{"config": {"nats": SMALL}}]),
         "TF_IN_AUTOMATION": "1",
     }
     if os.environ.get("NATS_CHART"):
@@ -99,18 +103,18 @@ def validated(service, *more):
     report.parent.mkdir(exist_ok=True)
     command = [ROOT / "k8s/validate_deployment.sh", "-n", service.namespace, "-r", service.release, "-o", report]
     done, said = status(*command, *more, timeout=900)
-    if done:
-        wrong = [line for line in said.splitlines() if not line.startswith("ok ")]
-        raise Failed(f"validate_deployment.sh: status {done}: " + " | ".join(wrong[-8:]))
+    if done not in {0, 1, 2}:
+        raise Failed(f"validate_deployment.sh: status {done}: {said[-1000:]}")
     for check in json.loads(report.read_text())["checks"]:
-        yield f"validate: {check['check']}", check["detail"]
+        detail = check["detail"] if check["result"] == "ok" else Bad(f"{check['result']}: {check['detail']}")
+        yield f"validate: {check['check']}", detail
+    yield "validate_deployment.sh", f"status {done}" if done == 0 else Bad(f"status {done}: {said.splitlines()[-1]}")
 
 
 def tested(service):
     """The output of helm test's pod."""
-    run("helm", "test", service.release, "-n", service.namespace, "--timeout", "180s")
-    logs = kubectl("-n", service.namespace, "logs", f"{service.name}-test", check=False).strip()
-    return logs.splitlines()[-1] if logs else "passed"
+    said = run("helm", "test", service.release, "-n", service.namespace, "--timeout", "180s", "--logs")
+    return next((line for line in said.splitlines() if line.startswith("sent ")), "passed")
 
 
 def nats_with_helm(service):
@@ -234,9 +238,8 @@ def autoscaled(service):
         crossed = time.monotonic()
         wait_for("a pod more", 120, lambda: len(service.pods(ready=True)) > 3, every=0.25)
         took = time.monotonic() - crossed
-    yield "scale up", f"{took:.1f} s from crossing the target to the new pod Ready; {load.said()}"
-    if took > 30:
-        raise Failed(f"scaling up took {took:.1f} s; 30 are allowed")
+    kind = str if took <= 30 else Bad
+    yield "scale up", kind(f"{took:.1f} s from crossing the target to the new pod Ready; {load.said()}")
     with Load(service, 200) as load:
         wait_for("three pods again", 400, lambda: len(service.pods()) == 3, every=1)
     yield "scale down", load.said()
@@ -260,9 +263,8 @@ def started(service):
     created = time.monotonic()
     wait_for("the new pod ready", 120, lambda: new(True), every=0.1)
     took = time.monotonic() - created
-    if took > 10:
-        raise Failed(f"from creation to Ready {took:.1f} s; 10 are allowed")
-    return f"{took:.1f} s from creation to Ready ({created - begun:.1f} s after the old one was deleted)"
+    kind = str if took <= 10 else Bad
+    return kind(f"{took:.1f} s from creation to Ready ({created - begun:.1f} s after the old one was deleted)")
 
 
 # --- 5: who may what ---
@@ -347,20 +349,43 @@ def account(service):
 # --- 8: what is left ---
 
 KEPT = {"ca", "token-admin", "token-client", "token-monitoring"}
+KINDS = "deploy,sts,svc,cm,secret,sa,role,rolebinding,netpol,pdb,hpa,pod,pvc"
 
 
-def removed(service):
-    """Helm uninstall leaves what the documentation says, and nothing else."""
-    service.k("delete", "pod,configmap", "-l", "bitactor-e2e=true", "--ignore-not-found", "--grace-period=1")
-    service.helm("uninstall", None, "--wait")
-    kinds = "deploy,sts,svc,cm,secret,sa,role,rolebinding,netpol,pdb,hpa,pod,pvc"
-    wait_for("pods gone", 120, lambda: not get("pods", namespace=service.namespace, selector=service.selector))
-    left = get(kinds, namespace=service.namespace, selector=f"app.kubernetes.io/instance={service.release}")
-    names = {f"{one['kind']}/{one['metadata']['name']}" for one in left}
+def removed(*services):
+    """Terraform destroy, or helm uninstall, leaves what the documentation says, and nothing else."""
+    for service in services:
+        if not get("namespace", service.namespace):
+            continue
+        service.k("delete", "pod,configmap", "-l", "bitactor-e2e=true", "--ignore-not-found", "--grace-period=1")
+        by_terraform = service.mode == "cluster" and (ROOT / "k8s/terraform/terraform.tfstate").exists()
+        if by_terraform:
+            run("terraform", "destroy", "-auto-approve", "-input=false", cwd=ROOT / "k8s/terraform", timeout=900)
+            wait_for(
+                "the namespace to go", 180, lambda service=service: not get("namespace", service.namespace), every=1
+            )
+            yield f"{service.mode}: terraform destroy", "the namespace is gone, with everything in it"
+            continue
+        service.helm("uninstall", None, "--wait")
+        yield f"{service.mode}: helm uninstall", "left: " + ", ".join(left(service))
+        kubectl("delete", "namespace", service.namespace, "--wait=false")
+    crds = [one["metadata"]["name"] for one in get("clusterroles", selector="app.kubernetes.io/name=bitactor")]
+    if crds:
+        raise Failed(f"left behind beyond namespaces: {crds}")
+
+
+def left(service):
+    """What an uninstalled release left, which must be what is documented."""
+
+    def pods():
+        return get("pods", namespace=service.namespace, selector=service.selector)
+
+    wait_for("pods gone", 120, lambda: not pods())
+    found = get(KINDS, namespace=service.namespace, selector=f"app.kubernetes.io/instance={service.release}")
+    names = {f"{one['kind']}/{one['metadata']['name']}" for one in found}
     wanted = {f"Secret/{service.name}-{one}" for one in KEPT}
     if service.mode == "standalone":
         wanted |= {f"PersistentVolumeClaim/data-{service.name}-0"}
     if names != wanted:
         raise Failed(f"left behind: {sorted(names - wanted)}; missing of what is kept: {sorted(wanted - names)}")
-    yield "left behind", ", ".join(sorted(wanted)) + ": as documented"
-    kubectl("delete", "namespace", service.namespace, "--wait=false")
+    return sorted(wanted)

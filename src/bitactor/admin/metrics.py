@@ -155,6 +155,10 @@ METRICS: Final[tuple[Definition, ...]] = (
     histogram("bitactor_log_append_seconds", "A record's whole append.", lambda s: s.log.append_seconds),
     histogram("bitactor_log_fsync_seconds", "The commit of an append, with its sync.",
         lambda s: s.log.sync_seconds),
+    # replicas over NATS
+    gauge("bitactor_lanes_owned", "Lanes that this replica owns.", lambda s: s.lanes_owned),
+    gauge("bitactor_lanes_without_owner", "Lanes that no replica owns, as this one sees it.",
+        lambda s: s.lanes_without_owner),
     # snapshots and life
     counter("bitactor_snapshots", "Snapshots written since start.", lambda s: s.snapshot.taken),
     counter("bitactor_snapshot_failures", "Snapshots that failed.", lambda s: s.snapshot.failures),

@@ -69,6 +69,8 @@ def statistics(replica: "Replica") -> ServiceStatistics:
         replayed=sum(core.replayed for core in cores),
         started_at=replica.started_at,
         fatal=replica.fatal,
+        lanes_owned=len(cores),
+        lanes_without_owner=replica.lanes - len(replica.members.owners()),
     )
 
 

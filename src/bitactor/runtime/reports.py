@@ -122,6 +122,7 @@ class ServiceStatistics:
     event_time_lag_s: wall time less the time of the last signal applied; None before the first.
     certificate_expires: seconds since the Unix epoch; None without TLS. started_at: the same; None before ready.
     recovery_s: how long recovery took. replayed: signals replayed by it. fatal: why the process ends, or None.
+    lanes_owned, lanes_without_owner: of a replica over NATS, as it sees it; None of a service on one machine.
     """
 
     engine: Statistics
@@ -137,3 +138,5 @@ class ServiceStatistics:
     replayed: int
     started_at: float | None
     fatal: str | None
+    lanes_owned: int | None = None
+    lanes_without_owner: int | None = None
