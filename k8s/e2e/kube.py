@@ -127,6 +127,12 @@ class Service:
     def upgrade(self, **more):
         """Install or upgrade, and wait until it is rolled out."""
         self.helm("upgrade", self.values(**more), "--install", "--wait")
+        wait_for("former pods to end", 120, self.no_pod_ends)
+
+    def no_pod_ends(self):
+        """Whether none of its pods is on its way out."""
+        found = get("pods", namespace=self.namespace, selector=self.selector)
+        return not any("deletionTimestamp" in pod["metadata"] for pod in found)
 
     def rolled_out(self, seconds=300):
         """Wait for the roll-out."""
@@ -234,7 +240,17 @@ class Service:
             "print(r.urlopen(r.Request(sys.argv[1], data, h), timeout=60).read().decode())"
         )
         url = f"{self.admin}/api/v1/{path}"
-        return json.loads(self.inside(code, url, json.dumps(body) if body is not None else ""))
+        given = json.dumps(body) if body is not None else ""
+        return wait_for(f"an answer to {path}", 60, lambda: self.answered(code, url, given), every=1)
+
+    def answered(self, code, *arguments):
+        """What the code prints, as JSON; None when a name could not be resolved or nobody answered yet."""
+        try:
+            return json.loads(self.inside(code, *arguments))
+        except Failed as error:
+            if "URLError" in str(error) or "HTTP Error 503" in str(error):
+                return None
+            raise
 
     def counted(self, keys):
         """The count of readings of each key."""
@@ -247,7 +263,7 @@ class Service:
             "    return json.load(r.urlopen(q, timeout=60))['state']['count']\n"
             "print(json.dumps([one(k) for k in sys.argv[2:]]))"
         )
-        return json.loads(self.inside(code, self.admin, *keys))
+        return wait_for("the counts", 60, lambda: self.answered(code, self.admin, *keys), every=1)
 
 
 def is_ready(pod):
