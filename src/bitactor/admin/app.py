@@ -24,6 +24,7 @@ from bitactor.admin.metrics import CONTENT_TYPE, Exposition, View, statistics_or
 from bitactor.admin.openapi import OPERATIONS, PREFIX, document
 from bitactor.admin.work import Work
 from bitactor.ingest.auth import Identities, Identity, read_token
+from bitactor.protocol.errors import ProtocolError
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -105,7 +106,12 @@ def create_app(service: Any, access: Access | None = None) -> Starlette:
     return Starlette(
         routes=routes,
         middleware=[Middleware(Guard, access=chosen)],
-        exception_handlers={Refused: _refused, HTTPException: _http, Exception: _failed},  # type: ignore[dict-item]
+        exception_handlers={
+            Refused: _refused,
+            HTTPException: _http,
+            ProtocolError: _elsewhere,
+            Exception: _failed,
+        },  # type: ignore[dict-item]
         lifespan=lifespan,
     )
 
@@ -135,6 +141,11 @@ async def _http(request: Request, error: HTTPException) -> Response:
     answer = Refused(error.status_code, *said).response()
     answer.headers.update(error.headers or {})
     return answer
+
+
+async def _elsewhere(_: Request, error: ProtocolError) -> Response:
+    """What another replica said, or did not say in time."""
+    return Refused(503, error.code.name.lower(), str(error), retry_after="1").response()
 
 
 async def _failed(_: Request, __: Exception) -> Response:

@@ -36,13 +36,14 @@ _HEAD: Final = struct.Struct(">I")
 
 
 async def answer_state(core: "LaneCore", question: dict[str, Any]) -> bytes:
-    """{"actor", "key"} -> the state's bytes, or none."""
+    """{"actor", "key"} -> the state's bytes with their layout, or none."""
     state = await asyncio.to_thread(core.engine.state, question["actor"], question["key"])
     name = core.tables.names.get(question["key"])
     head = {"position": core.writer.place.position, "generation": core.generation, "found": False, "name": name}
     if state is None:
         return _packed(head, b"")
-    return _packed(head | {"position": state.position, "found": True}, state.to_bytes())
+    head |= {"position": state.position, "found": True, "layout": str(state._record.dtype)}
+    return _packed(head, state.to_bytes())
 
 
 async def answer_table(core: "LaneCore", question: dict[str, Any]) -> bytes:
@@ -115,6 +116,8 @@ class Reader:
         head, data = self._wait(self._ask(lane, "state", {"actor": found.name, "key": int(key)}))
         if not head["found"]:
             return None
+        if head["layout"] != str(found.layout.dtype):
+            raise _of_another_app(lane)
         self.names.note(key, head["name"])
         return State(found.layout.dtype, bytes(data), key, head["position"], lane=lane, generation=head["generation"])
 
@@ -128,8 +131,11 @@ class Reader:
                 raise KeyError(f"no column {name!r}; the state has {known}")
         answers = self._wait(self._ask_all("table", {"actor": found.name, "columns": chosen}))
         parts: dict[str, list[Any]] = {}
-        for head, data in answers:
-            at = 0
+        wanted = {"key": (np.dtype("u8").str, [])} | _columns(found.layout.dtype)
+        for lane, (head, data) in enumerate(answers):
+            at, given = 0, {name: (dtype, shape[1:]) for name, dtype, shape in head["columns"]}
+            if given != {name: wanted[name] for name in (wanted if chosen is None else given) if name in wanted}:
+                raise _of_another_app(lane)
             for name, dtype, shape in head["columns"]:
                 count = int(np.prod(shape, dtype="i8"))
                 array = np.frombuffer(data, dtype, count, at).reshape(shape)
@@ -195,6 +201,19 @@ class Names(Mapping[int, str]):
 
     def __len__(self) -> int:
         return len(self._now())
+
+
+def _columns(dtype: "np.dtype[Any]") -> dict[str, tuple[str, list[int]]]:
+    """Name -> type and shape of a value, for each field of a state."""
+    fields = dtype.fields or {}
+    return {name: (field[0].base.str, list(field[0].shape)) for name, field in fields.items()}
+
+
+def _of_another_app(lane: int) -> ProtocolError:
+    """While an app is replaced, lanes of the former and of the new one have states of different shapes."""
+    return ProtocolError(
+        Code.NOT_READY, f"lane {lane} is at a replica of another version of the app; ask again when all are of one"
+    )
 
 
 async def ask(
