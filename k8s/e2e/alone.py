@@ -6,7 +6,17 @@ import time
 
 import faults
 from kube import PYTHON, Failed, Load, Service, apply, run
-from steps import LIGHT, RATE, each_exact, flights_sent, started, tested, validated
+from steps import (
+    LIGHT,
+    RATE,
+    SMALL,
+    each_exact,
+    flights_sent,
+    nats_with_helm,
+    started,
+    tested,
+    validated,
+)
 
 STANDALONE_FAULTS = (
     faults.pod_deleted,
@@ -62,6 +72,87 @@ def saved_and_restored(service):
     with Load(service, RATE) as load:
         time.sleep(2)
     yield "goes on", load.said()
+
+
+def migrated(service):
+    """From one pod to replicas: the release becomes one of mode cluster without pods, the volume is imported."""
+    before = {actor: digest(service, actor) for actor in ("by_carrier", "by_aircraft", "readings")}
+    nats_with_helm(service, servers=1)
+    monitors = f"http://nats-0.nats-headless.{service.namespace}.svc:8222"
+    config = {"nats": {"plain_text": True, "replicas": 1, "monitor_urls": monitors, **SMALL}}
+    url = f"nats://nats.{service.namespace}.svc:4222"
+    service.mode, service.workload = "cluster", "deployment"
+    service.given = {**LIGHT, "nats": {"url": url}, "config": config, "autoscaling": {"enabled": False}}
+    begun = time.monotonic()
+    service.upgrade(**service.given, replicas=0)
+    imported = in_volume(service, "/opt/bitactor/bin/bitactor", "cluster", "import", "/app/flights.py")
+    service.upgrade(**service.given)
+    took = time.monotonic() - begun
+    after = {actor: digest(service, actor) for actor in before}
+    if after != before:
+        raise Failed(f"migrated state differs: {before} is now {after}")
+    yield "migrated", f"{imported}; the tables of all actors are the same, row for row; {took:.0f} s without service"
+    with Load(service, RATE) as load:
+        time.sleep(2)
+    yield "goes on as replicas", load.said()
+
+
+def in_volume(service, *command):
+    """Run a command in a pod with the volume of the former StatefulSet; the last line that it says."""
+    document = json.loads(json.dumps(MIGRATION).replace("IMAGE", service.image).replace("NAME", service.name))
+    document["spec"]["containers"][0]["command"] = [*command, "--from", "/var/lib/bitactor/data"]
+    document["metadata"]["labels"]["app.kubernetes.io/instance"] = service.release
+    apply(document, namespace=service.namespace)
+    service.k("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/import", "--timeout=180s")
+    said = service.k("logs", "import").strip().splitlines()[-1]
+    service.k("delete", "pod", "import")
+    return said
+
+
+# Selected by the release's policy, which lets it reach NATS, and never Ready, so that no Service sends to it.
+MIGRATION = {
+    "apiVersion": "v1",
+    "kind": "Pod",
+    "metadata": {"name": "import", "labels": {"app.kubernetes.io/name": "bitactor"}},
+    "spec": {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 10001,
+            "runAsGroup": 10001,
+            "fsGroup": 10001,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                "name": "main",
+                "image": "IMAGE",
+                "imagePullPolicy": "IfNotPresent",
+                "env": [{"name": "BITACTOR_CONFIG", "value": "/etc/bitactor/config/bitactor.toml"}],
+                "readinessProbe": {"exec": {"command": [PYTHON, "-c", "raise SystemExit(1)"]}},
+                "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+                "volumeMounts": [
+                    {"name": "config", "mountPath": "/etc/bitactor/config"},
+                    {"name": "tls", "mountPath": "/etc/bitactor/tls"},
+                    {"name": "auth", "mountPath": "/etc/bitactor/auth"},
+                    {"name": "admin", "mountPath": "/etc/bitactor/admin"},
+                    {"name": "app", "mountPath": "/app"},
+                    {"name": "data", "mountPath": "/var/lib/bitactor"},
+                ],
+            }
+        ],
+        "volumes": [
+            {"name": "config", "configMap": {"name": "bitactor-config"}},
+            {"name": "app", "configMap": {"name": "bitactor-app"}},
+            {"name": "tls", "secret": {"secretName": "NAME-tls", "defaultMode": 0o440}},
+            {"name": "auth", "secret": {"secretName": "NAME-auth", "defaultMode": 0o440}},
+            {"name": "admin", "secret": {"secretName": "NAME-token-admin", "defaultMode": 0o440}},
+            {"name": "data", "persistentVolumeClaim": {"claimName": "data-NAME-0"}},
+        ],
+    },
+}
 
 
 def digest(service, actor):

@@ -97,6 +97,9 @@ class Service:
         self.name = f"{release}-bitactor"
         self.selector = f"app.kubernetes.io/name=bitactor,app.kubernetes.io/instance={release}"
         self.workload = "statefulset" if mode == "standalone" else "deployment"
+        self.has_volume = mode == "standalone"  # also after it has become replicas
+        self.by_terraform = False
+        self.given = {}  # values beside image and app
 
     def k(self, *arguments, **more):
         """Kubectl in its namespace."""

@@ -13,6 +13,7 @@ TITLES = {
     "4": "Autoscaling",
     "5": "Confined",
     "6": "Standalone",
+    "6b": "Standalone becomes replicas",
     "7": "Monitored",
     "8": "Removed",
 }

@@ -32,6 +32,7 @@ def plan(image):
         ("5", "confined", lambda: steps.confined(service)),
         ("6", "standalone", lambda: standalone.standalone(alone)),
         ("7", "monitored", lambda: monitoring.monitored(alone)),
+        ("6b", "standalone becomes replicas", lambda: standalone.migrated(alone)),
         ("8", "removed", lambda: steps.removed(service, alone)),
     ]
 

@@ -37,11 +37,11 @@ def helm_values(service, **more):
 
 def installed(service):
     """Terraform apply, or Helm alone; validate_deployment.sh with nothing to say against it."""
-    service.namespace_there() if not terraform_finds_providers() else None
     if terraform_finds_providers():
         yield from with_terraform(service)
     else:
         yield "by", "Helm alone: Terraform or its providers are not here"
+        service.namespace_there()
         nats_with_helm(service)
         service.given = helm_values(service)
         service.upgrade(**service.given)
@@ -85,6 +85,7 @@ def with_terraform(service):
     if os.environ.get("NATS_CHART"):
         environment |= {"TF_VAR_nats_chart": os.environ["NATS_CHART"], "TF_VAR_nats_chart_repository": ""}
     os.environ.update(environment)
+    service.by_terraform = True
     for command in (
         "terraform init -input=false",
         "terraform plan -out=tfplan -input=false",
@@ -117,34 +118,18 @@ def tested(service):
     return "passed: signals sent over TLS, and exactly these counted"
 
 
-def nats_with_helm(service):
-    """Three servers of NATS with JetStream, by the official chart when it is found, else by three plain manifests."""
-    chart = os.environ.get("NATS_CHART")
-    values = yaml.safe_load(
-        (ROOT / "k8s/terraform/nats-values.yaml.tftpl")
-        .read_text()
-        .replace("${replicas}", "3")
-        .replace("${storage_size}", "1Gi")
-        .split("%{ if")[0]
-        + "    merge:\n      sync_interval: always\n"
-        + (ROOT / "k8s/terraform/nats-values.yaml.tftpl").read_text().split("sync_interval: always\n")[1]
-    )
+def nats_with_helm(service, servers=3):
+    """NATS with JetStream by its official chart, as the Terraform module has it."""
+    text = (ROOT / "k8s/terraform/nats-values.yaml.tftpl").read_text()
+    text = "\n".join(line for line in text.splitlines() if "%{" not in line and "${storage_class}" not in line)
+    values = yaml.safe_load(text.replace("${replicas}", str(servers)).replace("${storage_size}", STORAGE))
+    values["config"]["cluster"]["enabled"] = servers > 1
     repository, _, tag = cluster.nats_image().rpartition(":")
     values["container"]["image"] = {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"}
+    chart = os.environ.get("NATS_CHART")
     where = [chart] if chart else ["nats", "--repo", "https://nats-io.github.io/k8s/helm/charts/"]
-    run(
-        "helm",
-        "upgrade",
-        "--install",
-        "nats",
-        *where,
-        "-n",
-        service.namespace,
-        "--wait",
-        "-f",
-        "-",
-        given=yaml.safe_dump(values),
-    )
+    command = ["helm", "upgrade", "--install", "nats", *where, "-n", service.namespace, "--wait", "-f", "-"]
+    run(*command, given=yaml.safe_dump(values))
 
 
 # --- 2: real flights ---
@@ -358,8 +343,7 @@ def removed(*services):
         if not get("namespace", service.namespace):
             continue
         service.k("delete", "pod,configmap", "-l", "bitactor-e2e=true", "--ignore-not-found", "--grace-period=1")
-        by_terraform = service.mode == "cluster" and (ROOT / "k8s/terraform/terraform.tfstate").exists()
-        if by_terraform:
+        if service.by_terraform:
             run("terraform", "destroy", "-auto-approve", "-input=false", cwd=ROOT / "k8s/terraform", timeout=900)
             wait_for(
                 "the namespace to go", 180, lambda service=service: not get("namespace", service.namespace), every=1
@@ -384,7 +368,7 @@ def left(service):
     found = get(KINDS, namespace=service.namespace, selector=f"app.kubernetes.io/instance={service.release}")
     names = {f"{one['kind']}/{one['metadata']['name']}" for one in found}
     wanted = {f"Secret/{service.name}-{one}" for one in KEPT}
-    if service.mode == "standalone":
+    if service.has_volume:
         wanted |= {f"PersistentVolumeClaim/data-{service.name}-0"}
     if names != wanted:
         raise Failed(f"left behind: {sorted(names - wanted)}; missing of what is kept: {sorted(wanted - names)}")
