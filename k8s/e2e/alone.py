@@ -45,9 +45,24 @@ def standalone(service):
     yield from validated(service)
     yield "helm test", tested(service)
     yield from flights_sent(service)
+    yield from sized(service)
     yield from each_exact(service, STANDALONE_FAULTS)
     yield "pod start", started(service)
     yield from saved_and_restored(service)
+
+
+def sized(service):
+    """What the one pod takes at stated rates, by its own metrics."""
+    for rate in (1_000, 10_000, 100_000, 400_000):
+        with Load(service, rate) as load:
+            before, begun = service.metrics(), time.monotonic()
+            time.sleep(15)
+            after, took = service.metrics(), time.monotonic() - begun
+        cores = (after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]) / took
+        log = (after["bitactor_log_bytes_total"] - before["bitactor_log_bytes_total"]) / took
+        memory = after["process_resident_memory_bytes"] / 1048576
+        rates = f"{load.figures['per_second']:,} a second: {1000 * cores:.0f}m CPU, {memory:.0f} MiB"
+        yield f"at {rate:,} signals/s", f"{rates}, {log / 1e6:.2f} MB/s of log"
 
 
 def saved_and_restored(service):
