@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.cluster import raw
+from benchmarks.cluster import raw, stages
 from bitactor.validation.replicas import Cluster
 
 APP = Path(__file__).with_name("app.py")
@@ -133,7 +133,13 @@ def failovers(run):
             )
 
 
-PARTS = {"rates": rates, "failovers": failovers}
+def costs(run):
+    """Processor time of each stage between a producer and the state."""
+    for stage, nanoseconds in stages.stages(min(run.options.seconds, 1) / 2).items():
+        run.tell(stage, nanoseconds, "ns/signal")
+
+
+PARTS = {"costs": costs, "rates": rates, "failovers": failovers}
 
 
 def main():

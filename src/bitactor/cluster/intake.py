@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from bitactor.protocol.errors import Code, ProtocolError
-from bitactor.protocol.frames import BYTES_MAX, FrameError, decode_frame, refusal
+from bitactor.protocol.frames import BYTES_MAX, SIGNALS_MAX, FrameError, check_frame, refusal
 from bitactor.protocol.messages import EraseKey, ForgetProducer, Name, Part, decode_message
 from bitactor.protocol.messages import Producer as Registration
 from bitactor.runtime.filling import Filling
 from bitactor.runtime.tables import FIRST_EPOCH, Row, Tables
-from bitactor.signals import text_key
+from bitactor.signals import SIGNAL_DTYPE, text_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +66,7 @@ class Intake(Filling):
         self.tables = tables
         self.signals = self.duplicates = 0
         self._kinds = kinds
+        self._scratch = np.empty(SIGNALS_MAX, SIGNAL_DTYPE)
         self._producers_max = producers_max
         self._names_max = names_max
         self._hold = hold
@@ -215,7 +216,7 @@ class Intake(Filling):
                 return known.pending
             frame = None
         if frame is not None:
-            decode_frame(frame, self._kinds)  # damage is told before anything is added
+            check_frame(frame, self._kinds, self._scratch)  # damage is told before anything is added
         rest = message if not skip else replace(part, offsets=part.offsets[2 * skip :]).encode()
         record = self._with_room(len(rest) + (len(frame) if frame is not None else 0))
         record.builder.add_message(rest)

@@ -109,6 +109,16 @@ def decode_frame(data: bytes | bytearray | memoryview, kinds: bytes | None = Non
     return Frame(producer, epoch, sequence, out[:count].copy(), trace)
 
 
+def check_frame(data: bytes | bytearray | memoryview, kinds: bytes | None, scratch: npt.NDArray[Any]) -> None:
+    """See that these bytes are a frame, wholly, as decode_frame does; FrameError otherwise.
+
+    scratch: 8,192 signals that are written over, so that checking many frames needs no memory.
+    """
+    result, offset, *_ = frame_decode(data, kinds, scratch)
+    if result:
+        raise_frame_error(result, offset)
+
+
 class Piece(NamedTuple):
     """A frame's signals in one lane. rows: 32 bytes each, as on the wire; offsets: big-endian u2, each one's index."""
 
