@@ -240,9 +240,9 @@ def use(service):
 def started(service):
     """Deletes a pod; seconds from the new one's creation to Ready, by the API's own times and by looking."""
     old = service.pods()[0]
+    known = {pod["metadata"]["uid"] for pod in get("pods", namespace=service.namespace, selector=service.selector)}
     begun = time.monotonic()
     service.k("delete", "pod", old["metadata"]["name"], "--wait=false", "--grace-period=5")
-    known = {pod["metadata"]["uid"] for pod in service.pods()} | {old["metadata"]["uid"]}
     new = lambda ready: [pod for pod in service.pods(ready=ready) if pod["metadata"]["uid"] not in known]  # noqa: E731
     wait_for("a new pod", 60, lambda: new(False), every=0.1)
     created = time.monotonic()

@@ -103,15 +103,16 @@ def create_app(service: Any, access: Access | None = None) -> Starlette:
         finally:
             work.close()
 
+    handlers: dict[Any, Any] = {  # each takes the error that it is for
+        Refused: _refused,
+        HTTPException: _http,
+        ProtocolError: _elsewhere,
+        Exception: _failed,
+    }
     return Starlette(
         routes=routes,
         middleware=[Middleware(Guard, access=chosen)],
-        exception_handlers={
-            Refused: _refused,
-            HTTPException: _http,
-            ProtocolError: _elsewhere,
-            Exception: _failed,
-        },  # type: ignore[dict-item]
+        exception_handlers=handlers,
         lifespan=lifespan,
     )
 

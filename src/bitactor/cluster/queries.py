@@ -131,7 +131,7 @@ class Reader:
                 raise KeyError(f"no column {name!r}; the state has {known}")
         answers = self._wait(self._ask_all("table", {"actor": found.name, "columns": chosen}))
         parts: dict[str, list[Any]] = {}
-        wanted = {"key": (np.dtype("u8").str, [])} | _columns(found.layout.dtype)
+        wanted: dict[str, tuple[str, list[int]]] = {"key": (np.dtype("u8").str, [])} | _columns(found.layout.dtype)
         for lane, (head, data) in enumerate(answers):
             at, given = 0, {name: (dtype, shape[1:]) for name, dtype, shape in head["columns"]}
             if given != {name: wanted[name] for name in (wanted if chosen is None else given) if name in wanted}:
@@ -205,7 +205,7 @@ class Names(Mapping[int, str]):
 
 def _columns(dtype: "np.dtype[Any]") -> dict[str, tuple[str, list[int]]]:
     """Name -> type and shape of a value, for each field of a state."""
-    fields = dtype.fields or {}
+    fields: Mapping[str, Any] = dtype.fields or {}
     return {name: (field[0].base.str, list(field[0].shape)) for name, field in fields.items()}
 
 
