@@ -604,10 +604,12 @@ static void the_bound_of_a_step_counts_emits_to_other_lanes(void) {
     CHECK(s == 0 || r.hash == hash, "other emits, or in another order");
     hash = r.hash;
   }
-  reader r; /* so many that those past the bound are forgotten while they are made */
+#if !defined(__SANITIZE_THREAD__) /* of one thread, and gigabytes there */
+  reader r;                       /* so many that those past the bound are forgotten while they are made */
   ba_shard_statistics sum = run_spread(600, 0, 64, &r);
   CHECK(sum.emits_remote == remote && r.n == remote && sum.emits_processed == BA_STEP_EMITS_MAX - remote, "forgotten");
   CHECK(sum.emits_dropped[BA_DROP_BOUND] == sum.emitted - BA_STEP_EMITS_MAX, "dropped");
+#endif
 }
 
 static void a_queue_of_remote_emits_that_is_full_makes_its_shard_wait(void) {

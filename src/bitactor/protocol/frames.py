@@ -14,6 +14,7 @@ from bitactor.signals import SIGNAL_DTYPE, check_lane, value_types
 
 SIGNALS_MAX: Final = 8192
 _HEADER: Final = struct.Struct(">QIIQ")
+_OFFSETS: Final = np.dtype(">u2")
 BYTES_MAX: Final = FRAME_HEADER_BYTES + SIGNAL_BYTES * SIGNALS_MAX
 
 # In the order of enum ba_frame_result: a code, and what to say.
@@ -149,5 +150,5 @@ def split_frame(data: bytes | bytearray | memoryview, lanes: int, kinds: bytes |
     result, offset, producer, epoch, sequence, count, trace, found = frame_split(data, kinds, lanes)
     if result:
         raise_frame_error(result, offset)
-    pieces = [Piece(lane, rows, np.frombuffer(places, ">u2")) for lane, rows, places in found]
+    pieces = [Piece(lane, rows, np.frombuffer(places, _OFFSETS)) for lane, rows, places in found]
     return SplitFrame(producer, epoch, sequence, count, trace, pieces)
