@@ -22,7 +22,7 @@ static int detect(void) {
     level = BA_CPU_AVX2;
   }
   if (level && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd")) {
     level = BA_CPU_AVX512;
   }
   crc = __builtin_cpu_supports("sse4.2");

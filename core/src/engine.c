@@ -8,7 +8,7 @@
 #include <bitactor/shard.h>
 #include <string.h>
 
-enum { RING_SIGNALS = 32768, TICKS_AN_IDLE_TIME = 64, TICK_NS_MIN = 1000 * 1000 };
+enum { RING_SIGNALS = 65536, TICKS_AN_IDLE_TIME = 64, TICK_NS_MIN = 1000 * 1000 };
 
 static void *copied(ba_engine *engine, const void *from, size_t bytes) {
   void *copy = ba_alloc(bytes ? bytes : 1);
@@ -135,6 +135,7 @@ static bool make_shard(ba_engine *engine, uint32_t index, const ba_engine_config
   shard->engine = engine;
   shard->index = index;
   shard->position = shard->now.position = config->position;
+  for (uint32_t i = 0; i < BA_CHUNK; i++) shard->every[i] = (uint16_t)i;
   pthread_mutex_init(&shard->letters_lock, NULL);
   for (uint32_t p = 0; p < BA_PARTITIONS; p++) shard->owners[p] = (uint8_t)ba_owner_of(engine, p);
   uint32_t lists = engine->actor_count + 1;

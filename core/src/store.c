@@ -61,10 +61,10 @@ ba_store *ba_store_create(const ba_store_config *config) {
   store->partition_keys_max = config->partition_keys_max ? config->partition_keys_max : UINT32_MAX;
   store->idle_ticks = config->idle_ticks;
   store->hash = ba_hash_from_secret(config->secret);
-  store->front_factor = ba_mix64(store->hash.a_lo) | 1;
+  store->front_factor = ba_mix64(store->hash.a ^ store->hash.b) | 1;
   store->free_block = NONE;
+  ba_table_init(&store->table);
   for (unsigned p = 0; p < BA_PARTITIONS; p++) {
-    ba_table_init(&store->tables[p]);
     store->parts[p].head = store->parts[p].tail = NONE;
   }
   uint64_t keys = config->reserve_keys ? config->reserve_keys : default_reserve();
@@ -196,7 +196,6 @@ void ba_store_touch(ba_store *store, unsigned partition, uint32_t slot, uint32_t
 /* A new instance, in order. A slot, or why not. */
 static uint32_t insert(ba_store *store, unsigned partition, uint64_t key, uint32_t tick) {
   part_list *part = &store->parts[partition];
-  ba_table *table = &store->tables[partition];
   if (part->count >= store->partition_keys_max) {
     if (store->idle_ticks == 0 || !is_due(store, part->head, tick)) {
       store->counts.refused_keys++;
@@ -204,11 +203,11 @@ static uint32_t insert(ba_store *store, unsigned partition, uint64_t key, uint32
     }
     const uint32_t slot = part->head;
     const uint64_t old = keys_of(store)[slot];
-    if (ba_table_insert(&store->lines, &store->hash, table, partition, key, slot) != 0) {
+    if (ba_table_insert(&store->lines, &store->hash, &store->table, key, slot) != 0) {
       store->counts.refused_memory++;
       return BA_SLOT_NO_MEMORY;
     }
-    (void)ba_table_remove(&store->lines, &store->hash, table, old); /* after the insert, which may fail */
+    (void)ba_table_remove(&store->lines, &store->hash, &store->table, old); /* after the insert, which may fail */
     keys_of(store)[slot] = key;
     unlink_slot(store, part, slot);
     link_last(store, part, slot, tick);
@@ -221,7 +220,7 @@ static uint32_t insert(ba_store *store, unsigned partition, uint64_t key, uint32
     return BA_SLOT_NO_MEMORY;
   }
   const uint32_t slot = slot_at(store, part, part->count);
-  if (ba_table_insert(&store->lines, &store->hash, table, partition, key, slot) != 0) {
+  if (ba_table_insert(&store->lines, &store->hash, &store->table, key, slot) != 0) {
     store->counts.refused_memory++;
     return BA_SLOT_NO_MEMORY;
   }
@@ -234,7 +233,7 @@ static uint32_t insert(ba_store *store, unsigned partition, uint64_t key, uint32
 }
 
 uint32_t ba_store_resolve_one(ba_store *store, unsigned partition, uint64_t key, uint32_t tick) {
-  const uint32_t *found = ba_table_find(&store->lines, &store->hash, &store->tables[partition], key);
+  const uint32_t *found = ba_table_find(&store->lines, &store->hash, &store->table, key);
   if (!found) return insert(store, partition, key, tick);
   const uint32_t slot = *found;
   if (store->idle_ticks) ba_store_touch(store, partition, slot, tick);
@@ -244,7 +243,7 @@ uint32_t ba_store_resolve_one(ba_store *store, unsigned partition, uint64_t key,
 /* Removes the instance in a slot; the last one of its partition takes its place. */
 static void remove_slot(ba_store *store, unsigned partition, uint32_t slot) {
   part_list *part = &store->parts[partition];
-  ba_table *table = &store->tables[partition];
+  ba_table *table = &store->table;
   uint64_t *keys = keys_of(store);
   (void)ba_table_remove(&store->lines, &store->hash, table, keys[slot]);
   if (store->idle_ticks) unlink_slot(store, part, slot);
@@ -271,14 +270,14 @@ static void remove_slot(ba_store *store, unsigned partition, uint32_t slot) {
 }
 
 uint32_t ba_store_find(const ba_store *store, uint64_t key, uint32_t tick) {
-  const uint32_t *found = ba_table_find(&store->lines, &store->hash, &store->tables[ba_partition(key)], key);
+  const uint32_t *found = ba_table_find(&store->lines, &store->hash, &store->table, key);
   if (!found || ba_store_due(store, *found, tick)) return BA_SLOT_NONE;
   return *found;
 }
 
 int ba_store_remove(ba_store *store, uint64_t key) {
   const unsigned partition = ba_partition(key);
-  const uint32_t *found = ba_table_find(&store->lines, &store->hash, &store->tables[partition], key);
+  const uint32_t *found = ba_table_find(&store->lines, &store->hash, &store->table, key);
   if (!found) return -1;
   remove_slot(store, partition, *found);
   ba_store_clear_front(store);
@@ -337,7 +336,7 @@ int ba_store_fill(ba_store *store, unsigned partition, uint32_t n, const uint64_
   for (uint32_t i = 0; i < n; i++) {
     if (have_room(store, part) != 0) return -1;
     const uint32_t slot = slot_at(store, part, i);
-    if (ba_table_insert(&store->lines, &store->hash, &store->tables[partition], partition, keys[i], slot) != 0) {
+    if (ba_table_insert(&store->lines, &store->hash, &store->table, keys[i], slot) != 0) {
       return -1;
     }
     part->count++;
@@ -352,6 +351,10 @@ int ba_store_fill(ba_store *store, unsigned partition, uint32_t n, const uint64_
 }
 
 /* ---- What there is ---- */
+
+bool ba_store_is_large(const ba_store *store) {
+  return (size_t)store->lines.used * BA_LINE_BYTES + store->states.used > LARGE_BYTES;
+}
 
 uint32_t ba_store_count(const ba_store *store, unsigned partition) { return store->parts[partition].count; }
 

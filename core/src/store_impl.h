@@ -13,6 +13,7 @@ enum {
   LIST_SEGMENTS = 25, /* segment 0 is one line, segment k > 0 is 1 << (k - 1) lines: 2^28 blocks at most */
   BA_FRONT_BITS = 14,
   BA_FRONT_PLACES = 1 << BA_FRONT_BITS,
+  LARGE_BYTES = 1 << 20,
   NONE = UINT32_MAX
 };
 
@@ -31,6 +32,8 @@ typedef struct part_list {
   uint32_t list[LIST_SEGMENTS]; /* line i of the list = list[k(i)] + i, modulo 2^32 */
 } part_list;
 
+struct resolve_job; /* resolve.c */
+
 /* One place of the front: a key met lately and its slot. */
 typedef struct front_place {
   uint64_t key;
@@ -38,12 +41,11 @@ typedef struct front_place {
   uint32_t spare;
 } front_place;
 
-typedef uint32_t (*resolve_fn)(ba_store *store, const ba_signal *signals, const uint8_t *parts, const uint16_t *order,
-                               uint32_t n, uint32_t tick, uint32_t *slots);
+typedef uint32_t (*resolve_fn)(const struct resolve_job *job, uint32_t n);
 
 struct ba_store {
-  ba_table tables[BA_PARTITIONS];
-  ba_lines lines; /* buckets of all tables, and the lists of blocks */
+  ba_table table;
+  ba_lines lines; /* buckets of the table, and the lists of blocks */
   ba_region states, keys, blocks, links;
   ba_hash hash;
   uint8_t *init;

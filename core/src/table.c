@@ -20,8 +20,11 @@ static uint64_t next_random(uint64_t *seed) {
 
 ba_hash ba_hash_from_secret(const uint64_t secret[2]) {
   uint64_t one = secret[0], two = secret[1] ^ UINT64_C(0x6a09e667f3bcc908);
-  uint64_t low = next_random(&one) ^ next_random(&two);
-  return (ba_hash){.a_lo = low | 1, .a_hi = next_random(&one) ^ next_random(&two)};
+  ba_hash hash;
+  hash.a = next_random(&one) ^ next_random(&two);
+  hash.b = next_random(&one) ^ next_random(&two);
+  hash.c = next_random(&one) ^ next_random(&two);
+  return hash;
 }
 
 int ba_lines_init(ba_lines *lines, uint64_t lines_max) {
@@ -112,13 +115,8 @@ static void split_one(ba_lines *lines, const ba_hash *hash, ba_table *table) {
   }
 }
 
-/* Keys at which a table of so many buckets begins to double. */
-static uint32_t grow_at(uint32_t buckets, unsigned stagger) {
-  return BA_TABLE_LOAD * buckets - (uint32_t)((uint64_t)buckets * stagger / 512);
-}
-
 /* Gets the segment for a doubling. -1: no memory, or as large as a table can be. */
-static int begin_doubling(ba_lines *lines, ba_table *table, unsigned stagger) {
+static int begin_doubling(ba_lines *lines, ba_table *table) {
   const uint32_t buckets = table->buckets;
   const uint32_t k = buckets ? (uint32_t)(29 - __builtin_clz(buckets)) : 0;
   if (k >= BA_TABLE_SEGMENTS) return -1;
@@ -132,14 +130,14 @@ static int begin_doubling(ba_lines *lines, ba_table *table, unsigned stagger) {
     table->hi_mask = 2 * BA_TABLE_FIRST - 1;
   }
   table->split_until = buckets + fresh;
-  table->grow_at = grow_at(table->split_until, stagger);
+  table->grow_at = BA_TABLE_LOAD * table->split_until;
   return 0;
 }
 
 void ba_table_init(ba_table *table) { *table = (ba_table){0}; }
 
 uint32_t *ba_table_find(const ba_lines *lines, const ba_hash *hash, const ba_table *table, uint64_t key) {
-  ba_bucket *bucket = ba_table_bucket(lines->region.base, table, ba_hash_of(hash, key));
+  ba_bucket *bucket = ba_table_bucket(lines, table, ba_hash_of(hash, key));
   for (;;) {
     for (uint32_t i = 0; i < BA_BUCKET_KEYS; i++) {
       if (bucket->keys[i] == key && (bucket->live >> i & 1)) return &bucket->slots[i];
@@ -149,14 +147,13 @@ uint32_t *ba_table_find(const ba_lines *lines, const ba_hash *hash, const ba_tab
   }
 }
 
-int ba_table_insert(ba_lines *lines, const ba_hash *hash, ba_table *table, unsigned stagger, uint64_t key,
-                    uint32_t slot) {
+int ba_table_insert(ba_lines *lines, const ba_hash *hash, ba_table *table, uint64_t key, uint32_t slot) {
   if (table->keys >= table->grow_at && table->buckets == table->split_until) {
     /* Without memory to double, an old table goes on with longer chains; a new one cannot begin. */
-    if (begin_doubling(lines, table, stagger) != 0 && table->buckets == 0) return -1;
+    if (begin_doubling(lines, table) != 0 && table->buckets == 0) return -1;
   }
   for (int i = 0; i < BA_TABLE_BURST && table->buckets < table->split_until; i++) split_one(lines, hash, table);
-  ba_bucket *last = ba_table_bucket(lines->region.base, table, ba_hash_of(hash, key));
+  ba_bucket *last = ba_table_bucket(lines, table, ba_hash_of(hash, key));
   while (last->next) last = ba_lines_at(lines, last->next);
   if (append(lines, &last, key, slot) != 0) return -1;
   table->keys++;
@@ -164,7 +161,7 @@ int ba_table_insert(ba_lines *lines, const ba_hash *hash, ba_table *table, unsig
 }
 
 int ba_table_remove(ba_lines *lines, const ba_hash *hash, ba_table *table, uint64_t key) {
-  ba_bucket *bucket = ba_table_bucket(lines->region.base, table, ba_hash_of(hash, key));
+  ba_bucket *bucket = ba_table_bucket(lines, table, ba_hash_of(hash, key));
   ba_bucket *hole = NULL, *before = NULL;
   uint32_t hole_at = 0;
   for (;;) {

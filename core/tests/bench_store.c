@@ -265,7 +265,7 @@ static void chosen(uint64_t n) {
     const double mix = insert_ns(keys, n);
     const uint64_t other_secret[2] = {1, 2};
     const ba_hash other = ba_hash_from_secret(other_secret);
-    for (uint64_t i = 0, key = 0; i < n; key++) { /* bits 0 to 6 of another secret's hash equal, one partition in 64 */
+    for (uint64_t i = 0, key = 0; i < n; key++) { /* bits 0 to 6 of another secret's hash equal */
       if ((ba_hash_of(&other, key) & 127) == 0) keys[i++] = key;
     }
     const double secret_two = insert_ns(keys, n);

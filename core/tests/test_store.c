@@ -147,7 +147,7 @@ static void a_store_does_what_a_plain_model_does_whatever_the_secret(uint32_t ca
     CHECK(stores[s], "created");
     (void)ba_store_set_way(stores[s], (enum ba_store_way)(s % 4));
   }
-  ba_store_set_hash(stores[3], (ba_hash){0, 1}); /* the key itself: partitions get few buckets' worth of bits */
+  ba_store_set_hash(stores[3], (ba_hash){0, UINT64_C(1) << 32, 0}); /* the low half of the key itself */
   uint32_t tick = 0;
   for (uint32_t round = 0; round < rounds; round++) {
     tick += below(3);
@@ -286,10 +286,35 @@ static void every_key_is_found_again_after_each_doubling(void) {
   ba_store_destroy(store);
 }
 
+/* With every way to compare keys: one that looked in wrong places would find all of them all the same, only slowly. */
+static void the_first_look_finds_nearly_every_key(void) {
+  uint64_t again_by[4] = {0};
+  for (enum ba_store_way way = BA_WAY_BEST; way <= BA_WAY_AVX512; way++) {
+    ba_store *store = ba_store_create(
+        &(ba_store_config){.stride = LARGE_STRIDE, .init = init, .secret = {seed, 7}, .reserve_keys = RESERVE});
+    CHECK(store, "created");
+    (void)ba_store_set_way(store, way);
+    for (int round = 0; round < 2; round++) {
+      const uint64_t before = ba_store_counted(store).looked_again;
+      for (uint32_t from = 0; from < 20000; from += 200) {
+        for (uint32_t i = 0; i < 200; i++) signals[i].key = (from + i + seed) * UINT64_C(0x9e3779b97f4a7c15);
+        for (uint32_t i = 0; i < 200; i++) order[i] = (uint16_t)i;
+        ba_partitions(signals, 200, parts);
+        CHECK(ba_store_resolve(store, signals, parts, order, 200, 0, slots) == 0, "resolved");
+      }
+      again_by[way] = ba_store_counted(store).looked_again - before;
+      CHECK(round == 0 ? again_by[way] == 20000 : again_by[way] < 4000, "way %d, round %d: %llu, seed %llu", (int)way,
+            round, (unsigned long long)again_by[way], (unsigned long long)seed);
+    }
+    CHECK(again_by[way] == again_by[BA_WAY_BEST], "way %d looks where others do not", (int)way);
+    ba_store_destroy(store);
+  }
+}
+
 static void keys_that_all_collide_are_only_slow(void) {
   ba_store *store = ba_store_create(&(ba_store_config){.stride = 8, .init = init, .reserve_keys = RESERVE});
   CHECK(store, "created");
-  ba_store_set_hash(store, (ba_hash){0, 0});
+  ba_store_set_hash(store, (ba_hash){0, 0, 0}); /* of keys below 2^32 */
   for (uint64_t key = 0; key < 20000; key++) CHECK(resolve_one(store, key, 0) < BA_SLOT_REFUSED, "inserted");
   for (uint64_t key = 0; key < 20000; key++) {
     const uint32_t slot = ba_store_find(store, key, 0);
@@ -312,7 +337,7 @@ static uint64_t key_in(unsigned partition) {
 static void a_partition_whose_list_gets_no_memory_is_not_given_another_ones(void) {
   ba_store *store = ba_store_create(&(ba_store_config){.stride = 8, .init = init, .reserve_keys = 1 << 17});
   CHECK(store, "created");
-  ba_store_set_hash(store, (ba_hash){0, 0});
+  ba_store_set_hash(store, (ba_hash){0, 0, 0});
   CHECK(resolve_one(store, key_in(5), 0) < BA_SLOT_REFUSED, "states, keys and blocks have their first memory");
   ba_alloc_fail_every(1);
   uint64_t key = 0;
@@ -356,6 +381,7 @@ int main(int argc, char **argv) {
   a_key_is_due_at_its_last_tick_plus_the_idle_ticks_and_not_before();
   a_failing_allocation_is_a_refusal_and_leaves_the_store_whole();
   every_key_is_found_again_after_each_doubling();
+  the_first_look_finds_nearly_every_key();
   keys_that_all_collide_are_only_slow();
   a_partition_whose_list_gets_no_memory_is_not_given_another_ones();
   keys_that_come_and_go_need_no_more_memory();

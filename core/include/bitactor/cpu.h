@@ -12,7 +12,7 @@
 enum ba_cpu_level {
   BA_CPU_BASELINE = 0, /* what the compiler was told: x86-64, armv8-a, z */
   BA_CPU_AVX2 = 1,     /* and BMI1, BMI2, LZCNT */
-  BA_CPU_AVX512 = 2    /* F, BW, VL, DQ */
+  BA_CPU_AVX512 = 2    /* F, BW, VL, DQ, CD */
 };
 
 enum ba_cpu_level ba_cpu_level(void);

@@ -100,8 +100,9 @@ typedef struct ba_shard {
   /* Scratch of one batch. */
   uint16_t *order; /* BA_CHUNK for each actor, one more for nobody */
   uint32_t *order_n;
-  uint32_t *slots; /* BA_CHUNK */
-  uint8_t *failed; /* BA_CHUNK: 1 + enum ba_drop of the first failure of each signal */
+  uint16_t every[BA_CHUNK]; /* 0, 1, 2, ...: the order of a batch that an actor handles all of */
+  uint32_t *slots;          /* BA_CHUNK */
+  uint8_t *failed;          /* BA_CHUNK: 1 + enum ba_drop of the first failure of each signal */
   bool any_failed;
   ba_emit *emit_buffer;
   ba_wave_made made[2]; /* two, by turns: one is read by others while the other is written */

@@ -65,6 +65,9 @@ uint8_t *ba_store_states(const ba_store *store);
 uint32_t ba_store_resolve(ba_store *store, const ba_signal *signals, const uint8_t *parts, const uint16_t *order,
                           uint32_t n, uint32_t tick, uint32_t *slots);
 
+/* Whether tables and states are larger than a core's own cache. */
+bool ba_store_is_large(const ba_store *store);
+
 /* Slot of a key; BA_SLOT_NONE: absent, or due at `tick`. Touches nothing. */
 uint32_t ba_store_find(const ba_store *store, uint64_t key, uint32_t tick);
 
@@ -119,6 +122,7 @@ typedef struct ba_store_counts {
   uint64_t expired;        /* instances removed, replaced or started fresh because they were due */
   uint64_t refused_keys;   /* signals refused with BA_SLOT_KEY_CAP */
   uint64_t refused_memory; /* signals refused with BA_SLOT_NO_MEMORY */
+  uint64_t looked_again;   /* signals whose key the first look at its bucket did not find: new or in a longer chain */
 } ba_store_counts;
 
 /* Counts since the store was made. */

@@ -1,13 +1,13 @@
 /*
- * A table: which slot a key has, by linear hashing, for one partition of a store.
+ * A table: which slot a key has, by linear hashing; a store has one.
  *
  * Linear hashing grows a few buckets at a time, so no insert pays for moving everything. When the mean bucket is full
  * enough, a doubling begins: each following insert splits BA_TABLE_BURST buckets until there are twice as many. Load
  * thus moves between about 1.5 and 3 keys a bucket. A bucket is a cache line of four keys and their slots; more than
- * four keys chain through overflow buckets. Buckets come from a pool of lines shared by all tables of a store.
+ * four keys chain through overflow buckets. Buckets come from a pool of lines.
  *
  * Where a key is placed depends on a secret, so that nobody who chooses keys can choose collisions: the hash is
- * multiply-shift over 128 bits, which is universal (see ba_hash).
+ * strongly universal (see ba_hash).
  *
  * One thread at a time per pool and all of its tables; nothing waits. A pointer to a bucket lives until the next insert
  * or removal.
@@ -26,7 +26,7 @@ enum {
   BA_TABLE_LOAD = 3,      /* mean keys a bucket at which a doubling begins */
   BA_TABLE_BURST = 8,     /* buckets split by one insert while doubling */
   BA_TABLE_FIRST = 8,     /* buckets of the first segment; segment k > 0 has 8 << (k - 1) */
-  BA_TABLE_SEGMENTS = 26, /* so at most 8 << 25 buckets; beyond that chains lengthen */
+  BA_TABLE_SEGMENTS = 28, /* so at most 8 << 27 buckets; beyond that chains lengthen */
   BA_LINE_BYTES = 64
 };
 
@@ -40,7 +40,7 @@ typedef struct ba_bucket {
 
 _Static_assert(sizeof(ba_bucket) == BA_LINE_BYTES, "a bucket is one cache line");
 
-/* A pool of cache lines in one region, numbered from 0. Line 0 is a bucket that stays empty: tables without keys use
+/* A pool of cache lines in one region, numbered from 0. Line 0 is a bucket that stays empty: a table without keys uses
  * it. */
 typedef struct ba_lines {
   ba_region region;
@@ -49,11 +49,11 @@ typedef struct ba_lines {
   uint32_t free_n; /* length of that list */
 } ba_lines;
 
-/* h(key) = (a * key mod 2^128) >> 64, of which tables use the low 32 bits at most: multiply-shift, universal
- * (Dietzfelbinger et al., 1997): two keys chosen without knowing a share an index of l bits with probability 2 / 2^l at
- * most. */
+/* h(key) = ((a + low half of key) * (b + high half) + c mod 2^64) >> 32: pair-multiply-shift, strongly universal
+ * (Thorup, "High speed hashing for integers and strings", 2015): two keys chosen without knowing a, b, c share an index
+ * of l bits with probability 1 / 2^l. One multiplication, and consecutive keys spread evenly. */
 typedef struct ba_hash {
-  uint64_t a_lo, a_hi;
+  uint64_t a, b, c;
 } ba_hash;
 
 typedef struct ba_table {
@@ -61,19 +61,18 @@ typedef struct ba_table {
   uint32_t hi_mask; /* index = h & hi_mask, and if that is not below `buckets`, index & lo_mask */
   uint32_t lo_mask;
   uint32_t keys;
-  uint32_t split_until;                 /* while buckets < split_until a doubling is under way */
-  uint32_t grow_at;                     /* with this many keys the next doubling begins */
-  uint32_t segments[BA_TABLE_SEGMENTS]; /* line of bucket i = segments[k(i)] + i, modulo 2^32 */
+  uint32_t split_until;  /* while buckets < split_until a doubling is under way */
+  uint32_t grow_at;      /* with this many keys the next doubling begins */
+  uint32_t segments[32]; /* line of bucket i = segments[k(i)] + i, modulo 2^32; 32 are two vector registers */
 } ba_table;
 
-_Static_assert(sizeof(ba_table) == 128, "a table is two cache lines");
+_Static_assert(BA_TABLE_SEGMENTS <= 32, "segments have room");
 
 /* Multipliers from a 128-bit secret. Pure. */
 ba_hash ba_hash_from_secret(const uint64_t secret[2]);
 
-static inline uint64_t ba_hash_of(const ba_hash *hash, uint64_t key) {
-  __extension__ typedef unsigned __int128 u128;
-  return (uint64_t)((u128)hash->a_lo * key >> 64) + hash->a_hi * key;
+static inline uint32_t ba_hash_of(const ba_hash *hash, uint64_t key) {
+  return (uint32_t)(((hash->a + (uint32_t)key) * (hash->b + (key >> 32)) + hash->c) >> 32);
 }
 
 /* Reserves room for `lines` lines. 0: done. -1: no memory; ba_lines_free is then harmless. */
@@ -87,13 +86,17 @@ static inline ba_bucket *ba_lines_at(const ba_lines *lines, uint32_t line) {
   return (ba_bucket *)(void *)(lines->region.base + (size_t)line * BA_LINE_BYTES);
 }
 
-/* First bucket of the chain where a key of hash h is or would be. Never null; pure. */
-static inline ba_bucket *ba_table_bucket(const uint8_t *lines_base, const ba_table *table, uint64_t h) {
-  uint32_t index = (uint32_t)h & table->hi_mask;
+/* Line of the first bucket of the chain where a key of hash h is or would be. Pure. */
+static inline uint32_t ba_table_line(const ba_table *table, uint32_t h) {
+  uint32_t index = h & table->hi_mask;
   /* Arithmetic, not a branch: half of the keys go either way, and a mispredicted branch costs more than the rest. */
   index -= (table->hi_mask - table->lo_mask) & -(uint32_t)(index >= table->buckets);
-  const uint32_t line = table->segments[29 - __builtin_clz(index | (BA_TABLE_FIRST - 1))] + index;
-  return (ba_bucket *)(void *)(lines_base + (size_t)line * BA_LINE_BYTES);
+  return table->segments[29 - __builtin_clz(index | (BA_TABLE_FIRST - 1))] + index;
+}
+
+/* That bucket. Never null; pure. */
+static inline ba_bucket *ba_table_bucket(const ba_lines *lines, const ba_table *table, uint32_t h) {
+  return ba_lines_at(lines, ba_table_line(table, h));
 }
 
 /* Sets up an empty table; it owns nothing. */
@@ -103,12 +106,10 @@ void ba_table_init(ba_table *table);
 uint32_t *ba_table_find(const ba_lines *lines, const ba_hash *hash, const ba_table *table, uint64_t key);
 
 /*
- * Adds a key that is absent. stagger in [0, 64): tables of one store with different ones do not double at the same
- * time. 0: done. -1: no memory; nothing changed that a caller can see, and a later call may succeed. Does constant
- * work: at most BA_TABLE_BURST chains are split.
+ * Adds a key that is absent. 0: done. -1: no memory; nothing changed that a caller can see, and a later call may
+ * succeed. Does constant work: at most BA_TABLE_BURST chains are split.
  */
-int ba_table_insert(ba_lines *lines, const ba_hash *hash, ba_table *table, unsigned stagger, uint64_t key,
-                    uint32_t slot);
+int ba_table_insert(ba_lines *lines, const ba_hash *hash, ba_table *table, uint64_t key, uint32_t slot);
 
 /* Takes a key out. 0: done. -1: it was absent. The table keeps its buckets; overflow buckets go back to the pool. */
 int ba_table_remove(ba_lines *lines, const ba_hash *hash, ba_table *table, uint64_t key);
