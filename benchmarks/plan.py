@@ -47,6 +47,8 @@ def vwap_peers(size: str, keys: int) -> list[Measure]:
     java = [
         Measure(f"VWAP, {size}: Java HashMap", "HashMapLoop", (str(keys), events, "5"), kind="java"),
         Measure(f"VWAP, {size}: Hazelcast Jet", "Jet", (str(keys), "4000000", "3"), kind="java"),
+        Measure(f"VWAP, {size}: Flink, 1 slot, chained", "Flink", ("1", str(keys), "4000000", "3"), kind="java"),
+        Measure(f"VWAP, {size}: Flink, 2 slots", "Flink", ("2", str(keys), "4000000", "3"), kind="java"),
     ]
     return rust + java
 
