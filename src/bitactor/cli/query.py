@@ -83,4 +83,9 @@ def _print_table(answer: dict[str, Any], position: str) -> None:
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.9g}" if isinstance(value, float) else str(value)
+    return f"{value:.9g}" if isinstance(value, float) else _shown(str(value))
+
+
+def _shown(text: str) -> str:
+    """A text for a terminal: what a terminal would obey, or show as something else, stands as its escape."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

@@ -150,7 +150,10 @@ def _numpy(path: Path, ending: str, names: list[str]) -> tuple[list[str], Callab
     has = list(loaded.dtype.names or ()) if ending == ".npy" else list(loaded.files)
 
     def batches() -> Iterator[Any]:
-        arrays = [loaded[name] for name in names]
+        try:
+            arrays = [loaded[name] for name in names]
+        except ValueError as error:  # objects, which only a pickle could hold; each array of an .npz is read here
+            raise FileError(f"{path}: {error}") from None
         if len({array.shape for array in arrays}) != 1 or arrays[0].ndim != 1:
             raise FileError(f"{path}: columns have the shapes {', '.join(str(a.shape) for a in arrays)}; give one")
         for first in range(0, len(arrays[0]), _BATCH_ROWS):

@@ -15,9 +15,11 @@ class DirectoryLock:
     """
 
     def __init__(self, directory: Path) -> None:
-        """LogLockedError, naming the holder, when another has it."""
+        """LogLockedError, naming the holder, when another has it, or when `lock` is a link to something else."""
         path = directory / "lock"
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if path.is_symlink():  # what it leads to would be overwritten
+            raise LogLockedError(f"{path} is a symbolic link: remove it; it is to be a file of this directory")
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -7,6 +7,7 @@ connections of their own, read-only, and hold a read transaction for a few recor
     bytes in the WAL < 2 * checkpoint_bytes + one record, whether or not tidy is called
 """
 
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +108,8 @@ class SqliteLog:
         # lacks. What is found has to be durable before it is used: the WAL is written again, then checkpointed.
         in_wal = wal.frames(path.with_name(f"{path.name}-wal"), database.PAGE_BYTES)
         disk.rewrite(path.with_name(f"{path.name}-wal"))
+        with contextlib.suppress(FileExistsError):  # for its owner alone; SQLite gives its WAL the same mode
+            disk.close(disk.create(path))
         with database.explained(path):
             self._connection = database.connect(path, vfs)
         try:
