@@ -323,7 +323,7 @@ def record_removed(site: "Site") -> str:
     good = log.read_bytes()
     for sql in (
         "delete from record where sequence = ?",
-        "update record set record = (select r.record from record r where r.sequence > record.sequence) where sequence = ?",
+        "update record set record = (select r.record from record r where r.sequence > record.sequence) where sequence=?",
     ):
         connection = apsw.Connection(str(log))
         sequences = [row[0] for row in connection.execute("select sequence from record order by sequence")]
