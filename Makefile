@@ -68,6 +68,11 @@ powerloss: ## 2,000 disks as a power cut may leave them, of a log and of a servi
 	python -m tests.powerloss.campaign $(IMAGES)
 	python -m tests.powerloss.service_campaign $(IMAGES)
 
+.PHONY: adversarial
+adversarial: ## every attack of the adversarial suite on a service of its own, then the weakened variants (minutes)
+	@tools/bootstrap test
+	bitactor adversarial --out build/adversarial_retest_report.json $(ADVERSARIAL)
+
 .PHONY: cross
 cross: ## the core's tests on aarch64 and the codec's on s390x, under qemu-user
 	@tools/bootstrap --no-package

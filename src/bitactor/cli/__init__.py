@@ -27,12 +27,14 @@ VERBS: Final[dict[str, Verb]] = {
     "send": Verb("bitactor.cli.send", "Send the rows of files as signals to a service."),
     "profile": Verb("bitactor.cli.profile", "Show where an app's time goes, stage by stage, actor by actor.", "Apps"),
     "query": Verb("bitactor.cli.query", "Ask a running service for live state in SQL."),
-    "adversarial": Verb("bitactor.cli.adversarial", "Attack a service and report what came of each attack.", "Trust"),
     "config": Verb("bitactor.cli.config", "Show or check the settings and where each comes from.", "Setup"),
     "certs": Verb("bitactor.cli.certs", "Make a development CA, certificates and tokens.", "Setup"),
     "doctor": Verb("bitactor.cli.doctor", "Check this machine: clock, limits, disk, packages, ports.", "Setup"),
     "validate": Verb(
         "bitactor.cli.validate", "Measure this installation or a service, and write a report.", "Validation"
+    ),
+    "adversarial": Verb(
+        "bitactor.cli.adversarial", "Attack a service and report what came of each attack.", "Validation"
     ),
     "chaos": Verb("bitactor.cli.chaos", "Inject faults for real, and check that every promise was kept.", "Validation"),
     "soak": Verb("bitactor.cli.soak", "Load a service for hours, and tell what grows.", "Validation"),

@@ -321,9 +321,10 @@ def record_removed(site: "Site") -> str:
     data = _stopped_data(site, site.new_directory("damage"))
     log = data / "log.sqlite"
     good = log.read_bytes()
+    following = "select r.record from record r where r.sequence = record.sequence + 1"
     for sql in (
         "delete from record where sequence = ?",
-        "update record set record = (select r.record from record r where r.sequence > record.sequence) where sequence=?",
+        f"update record set record = ({following}) where sequence = ?",  # noqa: S608 (constants)
     ):
         connection = apsw.Connection(str(log))
         sequences = [row[0] for row in connection.execute("select sequence from record order by sequence")]
