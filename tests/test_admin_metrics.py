@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bitactor._core._engine import histogram_floors
 from bitactor.admin import metrics
 from bitactor.protocol.errors import Code
-from bitactor.runtime.reports import SECONDS_BOUNDS, Seconds
+from bitactor.runtime.reports import SECONDS_BOUNDS, ClusterStatistics, LaneStatistics, Seconds
 from bitactor.statistics import Ticks
 from tests.admin_service import Stub, ask, served, trades
 
@@ -119,6 +120,22 @@ def test_a_value_that_is_not_there_is_left_out_instead_of_being_zero(service):
     assert metrics._family(gone[0], None) is None
     assert "bitactor_certificate_expiry" in metrics.Exposition().text(view).decode()
     assert metrics._buckets(seconds)[0][-1] == ("+Inf", 0.0)
+
+
+def test_a_replica_tells_of_its_lanes_and_a_service_alone_does_not(service, scraped):
+    assert "bitactor_lane" not in scraped and "bitactor_replicas" not in scraped
+    lanes = {"3": LaneStatistics(17, 4000, 12, 1.5), "7": LaneStatistics(2, 0, 0, None)}
+    of_replica = replace(service.statistics(), cluster=ClusterStatistics(3, 1, 5, 40, 2, lanes))
+    found = samples(metrics.Exposition().text(metrics.View(service.health(), of_replica)).decode())
+    assert found["bitactor_lane_position_signals"] == {(("lane", "3"),): 4000, (("lane", "7"),): 0}
+    assert found["bitactor_lane_generation"] == {(("lane", "3"),): 17, (("lane", "7"),): 2}
+    assert found["bitactor_lane_lag_signals"][(("lane", "3"),)] == 12
+    assert found["bitactor_lane_snapshot_age_seconds"] == {(("lane", "3"),): 1.5}  # the other has none yet
+    alone = [
+        ("bitactor_replicas", 3), ("bitactor_lanes_owned", 2), ("bitactor_lanes_without_owner", 1),
+        ("bitactor_lane_moves_total", 5), ("bitactor_emits_waiting", 40), ("bitactor_nats_reconnects_total", 2),
+    ]  # fmt: skip
+    assert [(name, found[name][()]) for name, _ in alone] == alone
 
 
 @needs_promtool

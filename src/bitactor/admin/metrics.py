@@ -1,7 +1,8 @@
 """Metrics for Prometheus: read when scraped, from counters that are kept anyway; nothing is counted for them.
 
 METRICS is the whole list: docs/admin.md shows it and a test holds the two equal. Label values are names of the app's
-actors, reasons and codes of BitActor, and shard numbers: bounded by the program, never a key or a producer. Any thread.
+actors, reasons and codes of BitActor, numbers of shards and lanes: bounded by the program, never a key or a producer.
+Any thread.
 """
 
 import platform
@@ -24,7 +25,7 @@ import bitactor
 from bitactor._core._engine import histogram_floors
 from bitactor.ingest.tls import HANDSHAKE_REASONS
 from bitactor.protocol.errors import Code
-from bitactor.runtime.reports import Health, Seconds, ServiceStatistics
+from bitactor.runtime.reports import ClusterStatistics, Health, Seconds, ServiceStatistics
 from bitactor.statistics import Ticks
 
 # Buckets of ticks: up to 2**n - 1 of them, which are exact edges of the histogram that the shards keep.
@@ -67,6 +68,14 @@ def _actors(what: str) -> Callable[[ServiceStatistics], Figures]:
 
 def _shards(what: str) -> Callable[[ServiceStatistics], Figures]:
     return lambda s: {str(n): getattr(shard, what) for n, shard in enumerate(s.engine.shards)}
+
+
+def _cluster(read: Callable[[ClusterStatistics], float]) -> Callable[[ServiceStatistics], Figures]:
+    return lambda s: None if s.cluster is None else read(s.cluster)
+
+
+def _lanes(what: str) -> Callable[[ServiceStatistics], Figures]:
+    return lambda s: None if s.cluster is None else {n: getattr(lane, what) for n, lane in s.cluster.lanes.items()}
 
 
 def counter(name: str, help: str, read: Callable[[ServiceStatistics], Figures], label: str | None = None) -> Definition:
@@ -156,9 +165,19 @@ METRICS: Final[tuple[Definition, ...]] = (
     histogram("bitactor_log_fsync_seconds", "The commit of an append, with its sync.",
         lambda s: s.log.sync_seconds),
     # replicas over NATS
-    gauge("bitactor_lanes_owned", "Lanes that this replica owns.", lambda s: s.lanes_owned),
+    gauge("bitactor_replicas", "Replicas that were heard within the lease.", _cluster(lambda c: c.replicas)),
+    gauge("bitactor_lanes_owned", "Lanes that this replica owns.", _cluster(lambda c: len(c.lanes))),
     gauge("bitactor_lanes_without_owner", "Lanes that no replica owns, as this one sees it.",
-        lambda s: s.lanes_without_owner),
+        _cluster(lambda c: c.lanes_without_owner)),
+    counter("bitactor_lane_moves", "Lanes that this replica took since it started.", _cluster(lambda c: c.moves)),
+    gauge("bitactor_emits_waiting", "Emits for other lanes that are not known to be in their logs.",
+        _cluster(lambda c: c.emits_waiting)),
+    counter("bitactor_nats_reconnects", "Connections to NATS after the first.", _cluster(lambda c: c.reconnects)),
+    gauge("bitactor_lane_generation", "The owner's claim of a lane; of lanes that this replica owns, as all below.",
+        _lanes("generation"), "lane"),
+    gauge("bitactor_lane_position_signals", "Signals applied in a lane.", _lanes("position"), "lane"),
+    gauge("bitactor_lane_lag_signals", "Signals taken for a lane and not yet applied.", _lanes("lag"), "lane"),
+    gauge("bitactor_lane_snapshot_age_seconds", "Age of a lane's newest snapshot.", _lanes("snapshot_age_s"), "lane"),
     # snapshots and life
     counter("bitactor_snapshots", "Snapshots written since start.", lambda s: s.snapshot.taken),
     counter("bitactor_snapshot_failures", "Snapshots that failed.", lambda s: s.snapshot.failures),
@@ -210,6 +229,8 @@ def _buckets(value: Seconds | Ticks) -> tuple[list[tuple[str, float]], float]:
 
 def _family(definition: Definition, figures: Figures) -> Metric | None:
     labels = [definition.label] if definition.label else []
+    if figures is None:
+        return None
     by_label = figures if isinstance(figures, Mapping) else {"": figures}
     rows = [([label] if labels else [], value) for label, value in by_label.items() if value is not None]
     if not rows and not labels:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 from bitactor.cluster.producers import resume
 from bitactor.log.durations import Seconds, SecondsCounter
 from bitactor.runtime.reports import (
+    ClusterStatistics,
     IngestStatistics,
+    LaneStatistics,
     LogStatistics,
     ProducerInfo,
     ServiceStatistics,
@@ -16,6 +18,7 @@ from bitactor.runtime.reports import (
 from bitactor.statistics import merged
 
 if TYPE_CHECKING:
+    from bitactor.cluster.lane import LaneCore
     from bitactor.cluster.members import Members
     from bitactor.cluster.replica import Replica
 
@@ -69,9 +72,25 @@ def statistics(replica: "Replica") -> ServiceStatistics:
         replayed=sum(core.replayed for core in cores),
         started_at=replica.started_at,
         fatal=replica.fatal,
-        lanes_owned=len(cores),
-        lanes_without_owner=replica.lanes - len(replica.members.owners()),
+        cluster=_cluster(replica),
     )
+
+
+def _cluster(replica: "Replica") -> ClusterStatistics:
+    owned = sorted(replica.owned.lanes.items())
+    return ClusterStatistics(
+        replicas=len(replica.members.live()),
+        lanes_without_owner=replica.lanes - len(replica.members.owners()),
+        moves=replica.owned.moves,
+        emits_waiting=sum(core.outbox.waiting for _, core in owned),
+        reconnects=replica.client.reconnects,
+        lanes={str(lane): _lane(core) for lane, core in owned},
+    )
+
+
+def _lane(core: "LaneCore") -> LaneStatistics:
+    age_s = None if core.snapshots is None else core.snapshots.statistics().age_s
+    return LaneStatistics(core.generation, core.writer.place.position, core.intake.pending, age_s)
 
 
 def lanes(members: "Members", count: int) -> list[dict[str, Any]]:

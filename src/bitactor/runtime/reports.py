@@ -7,8 +7,10 @@ from bitactor.statistics import Statistics
 
 __all__ = [
     "SECONDS_BOUNDS",
+    "ClusterStatistics",
     "Health",
     "IngestStatistics",
+    "LaneStatistics",
     "LogStatistics",
     "ProducerInfo",
     "Seconds",
@@ -115,6 +117,35 @@ class ProducerInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class LaneStatistics:
+    """A lane that this replica owns. generation: of its claim. position: signals applied; lag: taken and not applied.
+
+    snapshot_age_s: since its newest snapshot; None without one.
+    """
+
+    generation: int
+    position: int
+    lag: int
+    snapshot_age_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatistics:
+    """A replica among others. replicas: heard within the lease. moves: lanes that this one took since it started.
+
+    lanes_without_owner: as seen from here. emits_waiting: for lanes of others, not known to be stored. reconnects: to
+    NATS. lanes: those that this replica owns, by number.
+    """
+
+    replicas: int
+    lanes_without_owner: int
+    moves: int
+    emits_waiting: int
+    reconnects: int
+    lanes: dict[str, LaneStatistics]
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceStatistics:
     """A service at a moment.
 
@@ -122,7 +153,7 @@ class ServiceStatistics:
     event_time_lag_s: wall time less the time of the last signal applied; None before the first.
     certificate_expires: seconds since the Unix epoch; None without TLS. started_at: the same; None before ready.
     recovery_s: how long recovery took. replayed: signals replayed by it. fatal: why the process ends, or None.
-    lanes_owned, lanes_without_owner: of a replica over NATS, as it sees it; None of a service on one machine.
+    cluster: of a replica; None for a service alone.
     """
 
     engine: Statistics
@@ -138,5 +169,4 @@ class ServiceStatistics:
     replayed: int
     started_at: float | None
     fatal: str | None
-    lanes_owned: int | None = None
-    lanes_without_owner: int | None = None
+    cluster: ClusterStatistics | None = None

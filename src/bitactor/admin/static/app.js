@@ -3,12 +3,12 @@
 import { lines, shares } from "./charts.js";
 import { bytes, duration, el, integer, short } from "./format.js";
 import { get, hasToken, History, setToken } from "./source.js";
-import { grid, LiveTable, producers, sqlForm } from "./tables.js";
+import { cluster, grid, LiveTable, producers, sqlForm } from "./tables.js";
 
 const EVERY_MS = 1000;
 const CHART_S = 120;
 const WINDOW_S = 60;
-const DURABILITY = { 0: "memory", 1: "os", 2: "normal", 3: "disk" };
+const DURABILITY = { 0: "memory", 1: "os", 2: "normal", 3: "disk", 16: "one server", 17: "one server's disk", 18: "a majority", 19: "a majority's disks" };
 
 const byId = (id) => document.getElementById(id);
 const history = new History(CHART_S + 5);
@@ -154,6 +154,7 @@ async function tick() {
       byId("main").classList.remove("stale");
       show(now);
       await table.refresh();
+      if (now.statistics.cluster) cluster(await get("/cluster"));
       if (turn % 5 === 0) producers((await get("/producers", { integers: "text" })).producers);
       turn += 1;
     } catch (refusal) {

@@ -75,6 +75,25 @@ export class LiveTable {
   }
 }
 
+/** Replicas and lanes of a service over NATS, as /cluster tells of them. */
+export function cluster({ replicas, lanes }) {
+  const orphans = lanes.filter((lane) => lane.owner === null).length;
+  const said = `${integer(replicas.length)} replicas, ${integer(lanes.length)} lanes${orphans ? `, ${integer(orphans)} without an owner` : ""}`;
+  document.getElementById("lanes-said").textContent = said;
+  document.getElementById("lanes-card").hidden = false;
+  const number = (value) => (value === null || value === undefined ? "–" : integer(value));
+  const columns = (names) => names.map(([name, type]) => ({ name, type }));
+  document.getElementById("replicas").replaceChildren(grid(
+    columns([["replica", "text"], ["lanes", "u8"], ["taken", "u8"], ["app", "text"], ["state", "text"]]),
+    replicas.map((one) => [one.replica, number(one.lanes.length), number(one.moves), one.fingerprint.slice(0, 8),
+      one.draining ? "draining" : Object.keys(one.barred).length ? "cannot take all" : one.answering ? "this one" : "ready"]),
+  ));
+  document.getElementById("lanes").replaceChildren(grid(
+    columns([["lane", "u8"], ["owner", "text"], ["generation", "u8"], ["position", "u8"], ["lag", "u8"], ["snapshot at", "u8"]]),
+    lanes.map((one) => [number(one.lane), one.owner ?? "nobody", number(one.generation), number(one.position), number(one.lag), number(one.snapshot)]),
+  ));
+}
+
 export function producers(rows) {
   document.getElementById("producers-said").textContent = rows.length ? `${integer(rows.length)} known` : "";
   const holder = document.getElementById("producers");
