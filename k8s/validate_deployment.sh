@@ -168,7 +168,7 @@ fi
 
 for service in "$name" "$name-admin"; do
   addresses=$(k get endpointslices -l "kubernetes.io/service-name=$service" \
-    -o "jsonpath={range .items[*].endpoints[?(@.conditions.ready==true)]}{.addresses[0]}{'\n'}{end}" | sort -u | grep -c .)
+    -o "jsonpath={range .items[*].endpoints[?(@.conditions.ready==true)]}{.addresses[0]}{'\n'}{end}" 2>/dev/null | sort -u | grep -c .)
   if [ "$addresses" -ge "$wanted" ]; then
     pass "endpoints" "$service has $addresses ready"
   else
