@@ -198,6 +198,29 @@ def test_nothing_is_ever_overwritten(data, tmp_path):
     maintenance.restore(tmp_path / "b", tmp_path / "there")  # empty: its owner made it for this
 
 
+@pytest.mark.parametrize("name", ["../outside", "/outside", "snapshots/../../outside", "link"])
+def test_a_tar_that_reaches_outside_is_no_backup(tmp_path, name):
+    fill(tmp_path / "data", 3)
+    maintenance.backup(tmp_path / "data", tmp_path / "b.tar")
+    with tarfile.open(tmp_path / "b.tar", "a") as archive:
+        member = tarfile.TarInfo(name)
+        if name == "link":
+            member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(member)
+    with pytest.raises(CorruptionError, match="is no file of a backup"):
+        maintenance.restore(tmp_path / "b.tar", tmp_path / "new")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["b.tar", "data"]
+
+
+def test_restoring_needs_nothing_that_an_older_python_lacks(tmp_path, monkeypatch):
+    fill(tmp_path / "data", 3)
+    maintenance.backup(tmp_path / "data", tmp_path / "b.tar")
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)  # as in Python 3.11.2
+    monkeypatch.delattr(tarfile.TarFile, "extractall")
+    maintenance.restore(tmp_path / "b.tar", tmp_path / "new")
+    assert contents(tmp_path / "new") == contents(tmp_path / "data")
+
+
 @pytest.mark.parametrize("what", ["record", "snapshot", "tar", "missing"])
 def test_a_damaged_backup_is_refused_and_leaves_nothing(data, tmp_path, what):
     saved = tmp_path / "b"

@@ -10,7 +10,7 @@ import shutil
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from bitactor.log import database
@@ -180,7 +180,7 @@ def restore(source: Path | str, directory: Path | str) -> Copy:
             shutil.copytree(source, partial, ignore=shutil.ignore_patterns("lock", "*-shm"))
         else:
             with tarfile.open(source) as archive:
-                archive.extractall(partial, filter="data")
+                _unpack(archive, partial)
             if not (partial / database.FILE).is_file():
                 raise CorruptionError(source, f"no backup is here: it has no {database.FILE}")
         SqliteLog.open(partial).close()
@@ -193,6 +193,25 @@ def restore(source: Path | str, directory: Path | str) -> Copy:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Copy(target, found.first, found.end, found.snapshots, _size(target))
+
+
+def _unpack(archive: tarfile.TarFile, target: Path) -> None:
+    """Files and folders of a .tar, below target and nowhere else; TarError for what else is in it.
+
+    The filters of extractall, which would do it, are not in every Python 3.11.
+    """
+    for member in archive:
+        parts = PurePosixPath(member.name).parts
+        if not (member.isdir() or member.isreg()) or member.name.startswith("/") or ".." in parts:
+            raise tarfile.TarError(f"{member.name[:100]!r} is no file of a backup")
+        path = target.joinpath(*parts)
+        (path if member.isdir() else path.parent).mkdir(parents=True, exist_ok=True)
+        if member.isreg():
+            packed = archive.extractfile(member)
+            assert packed is not None  # it is a regular file
+            with packed, path.open("xb") as file:
+                shutil.copyfileobj(packed, file)
+            path.chmod(member.mode & 0o755)
 
 
 def _snapshots(directory: Path | str) -> list[Path]:
