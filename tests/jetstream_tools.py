@@ -31,8 +31,15 @@ class LoopThread:
         """What the coroutine gives, run on the loop."""
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout_s)
 
+    async def _end(self):
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        await self.loop.shutdown_default_executor()
+
     def __exit__(self, *_):
-        self(self.loop.shutdown_default_executor())
+        self(self._end())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()

@@ -34,6 +34,7 @@ _WAIT_S: Final = 1  # before the same server is tried again
 _PING_S: Final = 1  # a silent server is left after three pings without an answer
 _PINGS_MAX: Final = 3
 _PENDING_BYTES_MAX: Final = 32 << 20  # written and not yet taken by the socket; beyond it publishing waits
+_READ_BYTES: Final = 1 << 20  # from the socket at once; nats-py's 32 KiB make long messages dear
 _DENIED: Final = "authorization violation"
 
 _T = TypeVar("_T")
@@ -55,7 +56,11 @@ class _Transport(nats.aio.transport.TcpTransport):
 
     async def connect(self, uri: Any, buffer_size: int, connect_timeout: int) -> None:
         self.close()  # nats-py leaves one that gave no answer open
-        await super().connect(uri, buffer_size, connect_timeout)
+        await super().connect(uri, _READ_BYTES, connect_timeout)
+
+    async def read(self, buffer_size: int) -> bytes:
+        data: bytes = await super().read(_READ_BYTES)
+        return data
 
     def close(self) -> None:
         for writer in (self._io_writer, self._bare_io_writer):
