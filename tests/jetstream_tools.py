@@ -8,7 +8,7 @@ import threading
 from bitactor.config import Nats
 from bitactor.log.jetstream import JetStreamLog
 from bitactor.log.nats import connect
-from tests.nats_servers import NatsServers
+from bitactor.validation.nats import NatsServers
 
 _numbers = itertools.count()
 

@@ -11,7 +11,7 @@ import pytest
 from bitactor.config import Nats
 from bitactor.ingest.certs import make_ca, make_client, make_server
 from bitactor.log.nats import NatsError, connect
-from tests.nats_servers import NatsServers
+from bitactor.validation.nats import NatsServers
 
 PASSWORD = "a-pass-phrase"
 SEED = nkeys.encode_seed(bytes(range(32)), nkeys.PREFIX_BYTE_USER)
