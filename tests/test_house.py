@@ -13,7 +13,7 @@ MACHINE = "/ho" + "me/someone/x"
 PLANTED = [
     ("short_files", "core/src/a.c", "/* a */\n" * 501, "501 lines", "/* a */\n" * 500),
     ("short_files", "tests/a.py", "# a\n" * 701, "701 lines", "# a\n" * 700),
-    ("short_files", "core/src/engine.c", "/* a */\n" * 9, "take its row out", "/* a */\n" * 501),
+    ("short_files", "core/tests/test_engine.c", "/* a */\n" * 9, "take its row out", "/* a */\n" * 701),
     ("head_comments", "core/src/a.c", "int a;\n", "without a comment", "/* What for. */\nint a;\n"),
     ("head_comments", "src/bitactor/a.py", "import os\n", "without a comment", '"""What for."""\nimport os\n'),
     ("head_comments", "src/bitactor/_core/a.pyx", "cimport b\n", "without a comment", "# What for.\n"),
