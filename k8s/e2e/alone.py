@@ -183,7 +183,10 @@ def restore_into(service, saved):
     claim = {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {"name": f"data-{pod}"},
+        "metadata": {
+            "name": f"data-{pod}",
+            "labels": {"app.kubernetes.io/name": "bitactor", "app.kubernetes.io/instance": service.release},
+        },
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
     }
     container = {
