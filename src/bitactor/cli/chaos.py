@@ -18,6 +18,7 @@ def run(
     only: Annotated[list[str] | None, typer.Option(help="Run this section alone; may be repeated.")] = None,
     out: Annotated[Path, typer.Option(help="Where chaos_report.json, .html and .md go.")] = Path(),
     seed: Annotated[int | None, typer.Option(help="Of all chance in it; default: another each time.")] = None,
+    kills: Annotated[int | None, typer.Option(min=1, help="How many, instead of the profile's; of crashes.")] = None,
     sections: Annotated[bool, typer.Option("--sections", help="List the sections and run nothing.")] = False,
 ) -> None:
     """Inject faults into a service that it starts itself, and check by its history that every promise was kept.
@@ -45,5 +46,6 @@ def run(
     chosen = secrets.randbits(32) if seed is None else seed
     report = campaign.new_report("chaos", profile, chosen)
     loaded, file = given_app(app)
-    campaign.run_parts(report, parts, campaign.Run(PROFILES[profile], chosen, loaded, file), campaign.Progress())
+    sizes = PROFILES[profile] | ({} if kills is None else {"crashes": kills})
+    campaign.run_parts(report, parts, campaign.Run(sizes, chosen, loaded, file), campaign.Progress())
     finish(report, out, "chaos_report")
