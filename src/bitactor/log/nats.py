@@ -34,7 +34,7 @@ _WAIT_S: Final = 1  # before the same server is tried again
 _PING_S: Final = 1  # a silent server is left after three pings without an answer
 _PINGS_MAX: Final = 3
 _PENDING_BYTES_MAX: Final = 32 << 20  # written and not yet taken by the socket; beyond it publishing waits
-_READ_BYTES: Final = 1 << 20  # from the socket at once; nats-py's 32 KiB make long messages dear
+_READ_BYTES: Final = 1 << 20  # from the socket at once; nats-py asks for 32 KiB, an eighth of a full record
 _DENIED: Final = "authorization violation"
 
 _T = TypeVar("_T")
