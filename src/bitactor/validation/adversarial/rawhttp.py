@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-ANSWER_S: Final = 30.0
+ANSWER_S: Final = 90.0
 
 
 @dataclass(frozen=True, slots=True)

