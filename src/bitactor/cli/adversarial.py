@@ -1,6 +1,7 @@
 """`bitactor adversarial`: attack a service of one's own, or a given one, and report what came of each attack."""
 
 import secrets
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -54,6 +55,7 @@ def run(
     from bitactor.validation.adversarial import report
     from bitactor.validation.adversarial.main import DEFECTS, attack, chosen
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started ends with it
     there = _target(target, ca_file, token_file, admin_url, admin_token_file, kind, prefix)
     try:
         cases = [] if variants else chosen(short=short, only=only or ())

@@ -24,7 +24,7 @@ UNPACKS: Final = "AV:L/AC:L/PR:N/UI:R/S:U/C:N/I:H/A:H"
 
 def _serve(site: "Site", data: Path, *flags: str | Path, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
     return site.run(
-        "serve", APP, "--data-dir", data, "--ingest-port", "0", "--admin-port", "0", *flags, cwd=cwd, timeout_s=40
+        "serve", APP, "--data-dir", data, "--ingest-port", "0", "--admin-port", "0", *flags, cwd=cwd, timeout_s=60
     )
 
 
