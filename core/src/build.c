@@ -6,7 +6,7 @@
 #include <bitactor/shard.h>
 #include <string.h>
 
-enum { RING_SIGNALS = 65536, TICKS_AN_IDLE_TIME = 64, TICK_NS_MIN = 1000 * 1000 };
+enum { RING_SIGNALS = 32768, TICKS_AN_IDLE_TIME = 64, TICK_NS_MIN = 1000 * 1000 };
 
 static void *copied(ba_engine *engine, const void *from, size_t bytes) {
   void *copy = ba_alloc(bytes ? bytes : 1);

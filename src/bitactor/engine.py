@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ClosedError", "Engine", "OutputsFullError", "SignalError"]
 
-RING_SIGNALS = 65536
+RING_SIGNALS = 32768
 _CLOSE_STALL_S = 1.0  # a closing engine gives up on readers that took nothing for so long
 
 _open_engines: "weakref.WeakSet[Engine]" = weakref.WeakSet()
@@ -69,7 +69,7 @@ class Engine(EngineCore):
     """Runs the actors of an App.
 
     shards: worker threads, 1 to 64; 0 is inline: the thread that sends does the work before `send` returns.
-    ring_signals: room between senders and shards, a power of two, 16,384 or more (default 65,536; 49 bytes each).
+    ring_signals: room between senders and shards, a power of two, 16,384 or more (default 32,768; 49 bytes each).
     full: what a full ring means: "wait" (default), "refuse" (send returns what was admitted) or "drop" (counted).
     frame_signals: most signals of one step, 1 to 8,192. Changes results only of apps whose actors feed each other.
     clock: None for the real wall time, "records" for that of the records that `apply` is given, or a
