@@ -27,7 +27,7 @@ def main(file):
         rows = [row for row in report["rows"] if row["step"] == number]
         if not rows:
             continue
-        took = next(row["seen"] for row in rows if row["check"] == "seconds")
+        took = next((row["seen"] for row in rows if row["check"] == "seconds"), 0.0)
         lines += [f"### {number}. {title} ({took:.0f} s)", "", "| check | seen |", "|---|---|"]
         for row in rows:
             if row["check"] != "seconds":

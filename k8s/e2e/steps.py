@@ -109,7 +109,10 @@ def validated(service, *more):
     for check in json.loads(report.read_text())["checks"]:
         detail = check["detail"] if check["result"] == "ok" else Bad(f"{check['result']}: {check['detail']}")
         yield f"validate: {check['check']}", detail
-    yield "validate_deployment.sh", f"status {done}" if done == 0 else Bad(f"status {done}: {said.splitlines()[-1]}")
+    yield (
+        "validate_deployment.sh",
+        f"status {done}" if done == 0 else Bad(f"status {done}: {said.splitlines()[-1].split('; report')[0]}"),
+    )
 
 
 def tested(service):
