@@ -79,6 +79,7 @@ class Calls:
             return asking.result()
         finally:
             asking.cancel()
+            asking.add_done_callback(_heard)  # an answer that came too late may be a refusal: nobody waits for it
 
     async def _pause(self) -> None:
         try:
@@ -86,3 +87,8 @@ class Calls:
                 await self._news.wait()
         except TimeoutError:
             pass
+
+
+def _heard(asking: "asyncio.Future[bytes]") -> None:
+    if not asking.cancelled():
+        asking.exception()

@@ -201,7 +201,7 @@ class LaneCore(Core):
         self.admission.fail(ProtocolError(Code.NOT_READY, "another replica owns this lane now"))
         await self._do(self.writer.stop)
         if self.snapshots is not None:
-            self.snapshots.close()
+            await self._do(self.snapshots.close)  # not here: one that is written waits for this loop
         self._detach()
         await self._do(self._close_quietly)
         self._work.shutdown(wait=False)

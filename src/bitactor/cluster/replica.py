@@ -165,7 +165,8 @@ class Replica:
 
     async def snapshot_now(self) -> SnapshotInfo:
         """Write a snapshot of each lane that this replica owns; the last one's figures. RuntimeError: it owns none."""
-        taken = [await core.snapshots.take() for core in list(self.owned.lanes.values()) if core.snapshots is not None]
+        snapshots = [core.snapshots for core in self.owned.lanes.values() if core.snapshots is not None]
+        taken = [await one.take(again=False) for one in snapshots]  # what is stored never changes
         if not taken:
             raise RuntimeError("this replica owns no lane now; ask one that does (bitactor cluster status)")
         return taken[-1]

@@ -321,7 +321,7 @@ class Core:
                     await self.snapshots.take()
                 except Exception:
                     logger.exception("the last snapshot failed; the log holds everything")
-            self.snapshots.close()
+            await self._do(self.snapshots.close)  # not here: one that is written may wait for this loop
         await self._do(self.writer.stop)
         await self._do(self.engine.flush)
         if self.traces is not None:

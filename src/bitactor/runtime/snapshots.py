@@ -131,9 +131,14 @@ class Snapshots:
         self._files = threading.Lock()  # one thread at a time writes files: they share names until they are whole
         self._thread = ThreadPoolExecutor(1, "bitactor snapshots")
 
-    async def take(self) -> SnapshotInfo:
-        """Write a snapshot of everything applied so far; returns when it is durable and retention is told."""
+    async def take(self, *, again: bool = True) -> SnapshotInfo:
+        """Write a snapshot of everything applied so far; returns when it is durable and retention is told.
+
+        again: also when the newest one is of this very record already.
+        """
         async with self._lock:
+            if not again and self.newest is not None and self.newest.sequence == self._place().sequence:
+                return self.newest
             self.running = True
             try:
                 loop = asyncio.get_running_loop()
@@ -160,7 +165,7 @@ class Snapshots:
             if moved and (time.monotonic() >= due_at or now.position - tried >= self._every_signals):
                 tried, due_at = now.position, time.monotonic() + self._every_s
                 try:
-                    await self.take()
+                    await self.take(again=False)
                 except Exception as error:  # noqa: BLE001  (a full disk, say; whatever it is, serving goes on)
                     self._failed(error)
 

@@ -38,6 +38,7 @@ class NatsServers:
 
     sync_always: sync before acknowledging (`sync_interval: always`), else the server's default of two minutes.
     tls: {"cert_file", "key_file", "ca_file", "verify"}: TLS 1.3 for clients; verify asks them for certificates.
+    advertise: tell clients of all servers, so that they go straight to any.
     users: dicts as nats-server takes them ({"user", "password", "permissions"} or {"nkey"}), of one account with
     JetStream; then there is `sys`/`sys` in the system account too. settings: more of the configuration, by its names.
     ServiceFailedError: no nats-server, or one that does not become healthy.
@@ -52,12 +53,14 @@ class NatsServers:
         tls: dict[str, Any] | None = None,
         users: list[dict[str, Any]] | None = None,
         max_payload: int = 8 << 20,
+        advertise: bool = True,
         **settings: Any,
     ) -> None:
         self.directory = Path(directory)
         self.nodes = nodes
         self.sync_always = sync_always
         self.tls, self.users, self.max_payload, self.settings = tls, users, max_payload, settings
+        self.advertise = advertise
         self.processes: list[subprocess.Popen[bytes] | None] = [None] * nodes
         self._holders = [[held_port() for _ in range(3)] for _ in range(nodes)]
         self.ports, self.route_ports, self.monitor_ports = (
@@ -98,6 +101,7 @@ class NatsServers:
                 "name": "local",
                 "listen": f"{HOST}:{self.route_ports[i]}",
                 "routes": [f"nats-route://{HOST}:{port}" for port in self.route_ports],
+                "no_advertise": not self.advertise,
             }
         if self.tls is not None:
             said["tls"] = {"min_version": "1.3", **{name: str(value) for name, value in self.tls.items()}}
@@ -180,6 +184,10 @@ class NatsServers:
         """Whether server i is there, paused or not."""
         process = self.processes[i]
         return process is not None and process.poll() is None
+
+    def pid(self, i: int) -> int:
+        """Of server i's process."""
+        return self._process(i).pid
 
     def kill(self, i: int) -> None:
         """Kill -9."""

@@ -42,7 +42,10 @@ class Replica(Served):
 
 
 class Cluster:
-    """Servers and replicas; `start` begins with all of them. flags: settings of every replica, as Served takes them."""
+    """Servers and replicas; `start` begins with all of them. flags: settings of every replica, as Served takes them.
+
+    advertise: as NatsServers'.
+    """
 
     def __init__(
         self,
@@ -52,12 +55,13 @@ class Cluster:
         nodes: int = 3,
         replicas: int = 3,
         sync_always: bool = True,
+        advertise: bool = True,
         **flags: Any,
     ) -> None:
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.app = app
-        self.nats = NatsServers(self.directory / "nats", nodes, sync_always=sync_always)
+        self.nats = NatsServers(self.directory / "nats", nodes, sync_always=sync_always, advertise=advertise)
         self.flags = {
             "log_kind": "jetstream",
             "nats_urls": self.nats.urls,
@@ -68,9 +72,9 @@ class Cluster:
         }
         self.replicas = [self.make(f"r{number}") for number in range(replicas)]
 
-    def make(self, name: str, app: Path | str | None = None) -> Replica:
-        """A replica, not started."""
-        replica = Replica(self.directory / name, app or self.app, cluster_replica=name, **self.flags)
+    def make(self, name: str, app: Path | str | None = None, **flags: Any) -> Replica:
+        """A replica, not started. flags: settings of its own."""
+        replica = Replica(self.directory / name, app or self.app, cluster_replica=name, **{**self.flags, **flags})
         replica.data.mkdir(parents=True, exist_ok=True)
         return replica
 

@@ -123,6 +123,14 @@ class Served:
         self.running.kill()
         self.ended()
 
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self.running.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self.running.send_signal(signal.SIGCONT)
+
     def stop(self, timeout_s: float = 120) -> int:
         """SIGTERM; the exit status."""
         self.running.send_signal(signal.SIGTERM)
