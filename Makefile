@@ -8,6 +8,7 @@ COVERAGE_PERCENT_MIN ?= 90
 FUZZ_SECONDS ?= 60
 CRASH_ROUNDS ?= 100
 SOAK_HOURS ?= 0.34
+ROUNDS ?= 50
 IMAGES ?= 2000
 PYTEST ?= python -m pytest
 MESON_TEST := meson test --print-errorlogs --no-suite slow -C
@@ -38,6 +39,11 @@ crash: ## kill the service at random moments, CRASH_ROUNDS times over, and compa
 chaos: ## faults of all kinds injected for real, 500 kills among them; chaos_report.html in build/chaos (half an hour)
 	@tools/bootstrap test
 	bitactor chaos --profile full --out build/chaos $(CHAOS)
+
+.PHONY: chaos-cluster
+chaos-cluster: ## ROUNDS faults of replicas, NATS servers and links under load, every lane judged; build/chaos-cluster.json (20 min)
+	@tools/bootstrap test
+	python -m bitactor.validation.rounds --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) --out build/chaos-cluster.json
 
 .PHONY: soak
 soak: ## a steady and bursty load for SOAK_HOURS (a third of an hour by default); soak_report.html in build/soak

@@ -9,9 +9,10 @@ import secrets
 import pytest
 
 from bitactor.validation.campaign import DefectFoundError
+from bitactor.validation.chaos.strikes import KINDS
 from bitactor.validation.history import Findings
 from bitactor.validation.nats import binary
-from bitactor.validation.rounds import KINDS, Campaign, Result, Round
+from bitactor.validation.rounds import Campaign, Result, Round
 
 ROUNDS = ("replica and server killed", "replica paused", "replica cut off")
 
@@ -20,7 +21,7 @@ ROUNDS = ("replica and server killed", "replica paused", "replica cut off")
 @pytest.mark.timeout(600)
 def test_every_signal_emit_and_output_is_there_once_whoever_is_struck(tmp_path):
     seed = secrets.randbits(32)
-    with Campaign(tmp_path, seed, signals=60_000, pause_s=0.05) as campaign:
+    with Campaign(tmp_path, seed, signals=60_000, pause_s=0.05, lanes=4) as campaign:
         print(f"seed {seed}")
         for kind in campaign.dice.sample(ROUNDS, len(ROUNDS)):
             campaign.round(kind)

@@ -1,7 +1,8 @@
-"""Named crash points: places where a test kills the process, to see what is left. Any thread.
+"""Named crash points: places where a test kills or stops the process, to see what is left. Any thread.
 
 `BITACTOR_CRASH_AT="name[:n]"` makes the n-th passing (default: the first) of that point end the process with SIGKILL,
 after a line "name n" was appended to the file BITACTOR_CRASH_PROOF, so that a test sees that its point was reached.
+`BITACTOR_PAUSE_AT` does the same with SIGSTOP: the process goes on from there when it is told to (SIGCONT).
 Read once, at import. Without it a point costs one test of a global. A service refuses to start with it
 (`refuse_in_production`) unless BITACTOR_TEST_FAULTS=1 is set too.
 """
@@ -18,19 +19,26 @@ POINTS: Final = (
     *("apply.before", "apply.after", "ack.before", "ack.sent"),
     *("snapshot.begun", "snapshot.written", "snapshot.synced", "snapshot.renamed", "snapshot.done"),
 )
+# Those that only a replica passes: before emits go to another lane, and when a snapshot's chunks are all stored.
+REPLICA_POINTS: Final = ("emits.before", "snapshot.uploaded")
+CRASH: Final = "BITACTOR_CRASH_AT"
+PAUSE: Final = "BITACTOR_PAUSE_AT"
 
 
 class _Armed:
-    """A point to die at. 0 <= passed < at while the process lives."""
+    """A point to die or to stop at. 0 <= passed < at before that; variable: that says so."""
 
-    def __init__(self, text: str, proof: str | None) -> None:
+    def __init__(self, text: str, proof: str | None, variable: str = CRASH) -> None:
         name, colon, number = text.partition(":")
-        if name not in POINTS:
-            near = difflib.get_close_matches(name, POINTS, 1)
+        known = (*POINTS, *REPLICA_POINTS)
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
             hint = f"; did you mean {near[0]}" if near else ""
-            raise ValueError(f"BITACTOR_CRASH_AT names {name!r}, which is no crash point{hint}: see bitactor.faults")
+            raise ValueError(f"{variable} names {name!r}, which is no crash point{hint}: see bitactor.faults")
         if colon and not (number.isdecimal() and int(number) > 0):
-            raise ValueError(f"BITACTOR_CRASH_AT is {text!r}: after the colon stands which passing, from 1")
+            raise ValueError(f"{variable} is {text!r}: after the colon stands which passing, from 1")
+        self.variable = variable
+        self.does, self.signal = ("stop", signal.SIGSTOP) if variable == PAUSE else ("kill", signal.SIGKILL)
         self.name = name
         self.at = int(number) if colon else 1
         self.passed = 0
@@ -38,23 +46,25 @@ class _Armed:
         self.lock = threading.Lock()
 
     def passing(self, name: str) -> None:
-        """Count a passing; at the right one write the proof and die."""
+        """Count a passing; at the right one write the proof and die, or stand still."""
         if name != self.name:
             return
         with self.lock:
             self.passed += 1
-            if self.passed < self.at:
+            if self.passed != self.at:
                 return
             if self.proof:
                 file = os.open(self.proof, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
                 os.write(file, f"{name} {self.passed}\n".encode())
                 os.close(file)
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.signal)
 
 
 def _from_environment() -> _Armed | None:
-    text = os.environ.get("BITACTOR_CRASH_AT")
-    return _Armed(text, os.environ.get("BITACTOR_CRASH_PROOF")) if text else None
+    for variable in (CRASH, PAUSE):
+        if text := os.environ.get(variable):
+            return _Armed(text, os.environ.get("BITACTOR_CRASH_PROOF"), variable)
+    return None
 
 
 _armed = _from_environment()
@@ -74,6 +84,6 @@ def refuse_in_production() -> None:
     """FaultsSetError when a crash point is set without BITACTOR_TEST_FAULTS=1: no service runs so by accident."""
     if _armed and os.environ.get("BITACTOR_TEST_FAULTS") != "1":
         raise FaultsSetError(
-            f"BITACTOR_CRASH_AT={_armed.name}:{_armed.at} would kill this service: unset it, or set "
+            f"{_armed.variable}={_armed.name}:{_armed.at} would {_armed.does} this service: unset it, or set "
             "BITACTOR_TEST_FAULTS=1 as well if this is a test"
         )

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from bitactor import faults
 from bitactor.cluster.link import AbsentError
 from bitactor.cluster.parts import BATCH_SIGNALS_MAX, part_of
 from bitactor.protocol.errors import ProtocolError
@@ -169,6 +170,7 @@ class Outbox:
                 begin=begin, end=end, after=begin, floor=begin, lanes=1 << target,
                 rows=[rows.tobytes()], offsets=[np.arange(len(rows), dtype=">u2")],
             )  # fmt: skip
+            faults.point("emits.before")
             try:
                 await self._send(target, (register, part))
             except (ProtocolError, AbsentError) as error:

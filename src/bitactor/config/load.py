@@ -27,8 +27,9 @@ OTHER_VARIABLES: Final[dict[str, str]] = {
     "BITACTOR_SEED": "test runs: seed of what is random in them",
     "BITACTOR_RESERVE_KEYS": "test runs: keys to make room for",
     "BITACTOR_CRASH_AT": "test runs: the crash point at which to die",
+    "BITACTOR_PAUSE_AT": "test runs: the crash point at which to stand still until SIGCONT",
     "BITACTOR_CRASH_PROOF": "test runs: file that says which crash point fired",
-    "BITACTOR_TEST_FAULTS": "test runs: 1 allows the two above",
+    "BITACTOR_TEST_FAULTS": "test runs: 1 allows them",
     "BITACTOR_TEST_APP": "test runs: which of several apps in a file to serve",
 }
 _PREFIX: Final = "BITACTOR_"

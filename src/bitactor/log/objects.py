@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self
 
 import nats.errors
 
+from bitactor import faults
 from bitactor.log import streams
 from bitactor.log.contract import CorruptionError, LogError, LogFullError
 from bitactor.log.objects_read import download
@@ -159,6 +160,7 @@ class ObjectSnapshots:
         found, _ = await self.pointer()
         self._refuse_if_overtaken(sequence, found)
         chunks_of, size, chunks, digest = await self._upload(path, sequence)
+        faults.point("snapshot.uploaded")
         name = f"lane-{self.lane}/{sequence:020d}-{fingerprint[:16]}"
         stored = Stored(sequence, int(meta["position"]), fingerprint, name, chunks_of, size, chunks, digest)
         stored = await self._name(stored)

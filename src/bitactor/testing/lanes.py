@@ -168,7 +168,7 @@ def _counts(batches: list[Signals], lanes: int) -> list[int]:
     counts = np.zeros(lanes, "i8")
     for batch in batches:
         counts += np.bincount(lanes_of(np.ascontiguousarray(batch["key"]), lanes), minlength=lanes)
-    return counts.tolist()  # type: ignore[no-any-return]
+    return counts.tolist()
 
 
 async def read_lane(urls: str, prefix: str, lane: int) -> list[bytes]:

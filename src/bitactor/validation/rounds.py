@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -30,10 +30,11 @@ import bitactor as ba
 from bitactor.validation import cluster_app, lanes, machine
 from bitactor.validation.campaign import DefectFoundError
 from bitactor.validation.chaos.links import Link
+from bitactor.validation.chaos.strikes import KINDS, Field
 from bitactor.validation.history import Findings, known_of
 from bitactor.validation.producers import Producer
-from bitactor.validation.replicas import Cluster, Replica
-from bitactor.validation.service import Served, ServiceFailedError, wait_until
+from bitactor.validation.replicas import Cluster
+from bitactor.validation.service import ServiceFailedError, wait_until
 from bitactor.validation.streams import stream
 
 APP: Final = Path(cluster_app.__file__)
@@ -41,81 +42,6 @@ RESUMED_S: Final = 15.0  # producers get acknowledgements again within
 SILENT_S: Final = 4.0  # producers leave a replica that says nothing for so long
 SNAPSHOT_S: Final = 5.0
 _LOOK_S: Final = 0.005
-
-# A fault: called with the field, it does its harm and yields (what, done): whom it struck, and whether it did. Resumed,
-# it heals.
-Struck = tuple[str, Callable[[], bool]]
-Fault = Callable[["Field", random.Random], Iterator[Struck]]
-
-
-def replica_killed(field: "Field", dice: random.Random) -> Iterator[Struck]:
-    """Kill -9, and start again."""
-    victim = dice.choice(field.cluster.replicas)
-    victim.kill()
-    yield victim.directory.name, lambda: victim.running.returncode == -9
-    field.cluster.start_replica(victim)
-
-
-def replica_paused(field: "Field", dice: random.Random) -> Iterator[Struck]:
-    """SIGSTOP for longer than a lease, then SIGCONT: it does not know that it lost its lanes."""
-    victim = dice.choice(field.cluster.replicas)
-    victim.pause()
-    yield victim.directory.name, lambda: _is_stopped(victim.pid)
-    victim.resume()
-
-
-def server_killed(field: "Field", dice: random.Random) -> Iterator[Struck]:
-    """Kill -9 of a NATS server, and start again."""
-    victim = dice.randrange(field.cluster.nats.nodes)
-    field.cluster.nats.kill(victim)
-    yield f"n{victim}", lambda: not field.cluster.nats.runs(victim)
-    field.cluster.nats.start(victim)
-
-
-def server_paused(field: "Field", dice: random.Random) -> Iterator[Struck]:
-    """SIGSTOP of a NATS server, then SIGCONT."""
-    servers = field.cluster.nats
-    victim = dice.randrange(servers.nodes)
-    servers.pause(victim)
-    yield f"n{victim}", lambda: _is_stopped(servers.pid(victim))
-    servers.resume(victim)
-
-
-def replica_cut_off(field: "Field", dice: random.Random) -> Iterator[Struck]:
-    """Nothing passes between a replica and any server; connections look as if they were there."""
-    name = dice.choice(field.cluster.replicas).directory.name
-    links = field.links[name]
-    before = sum(link.hit["held"] for link in links)
-    for link in links:
-        link.hold()
-    yield name, lambda: sum(link.hit["held"] for link in links) > before
-    for link in links:
-        link.heal()
-
-
-def links_reset(field: "Field", dice: random.Random) -> Iterator[Struck]:
-    """Connections of a replica with all servers are reset, and new ones refused."""
-    name = dice.choice(field.cluster.replicas).directory.name
-    links = field.links[name]
-    before = sum(link.hit["cut"] for link in links)
-    for link in links:
-        link.cut()
-    yield name, lambda: sum(link.hit["cut"] for link in links) > before
-    for link in links:
-        link.heal()
-
-
-KINDS: Final[dict[str, tuple[Fault, ...]]] = {
-    "replica killed": (replica_killed,),
-    "replica paused": (replica_paused,),
-    "server killed": (server_killed,),
-    "server paused": (server_paused,),
-    "replica cut off": (replica_cut_off,),
-    "links reset": (links_reset,),
-    "replica and server killed": (replica_killed, server_killed),
-    "replica paused, server killed": (replica_paused, server_killed),
-    "replica cut off, server paused": (replica_cut_off, server_paused),
-}
 
 
 class Wanderer(Producer):
@@ -149,7 +75,7 @@ class Reader(threading.Thread):
                 batch = self.subscription.read(timeout=0.2)
                 if batch is not None:
                     self.batches.append(batch)
-        except BaseException as error:  # noqa: BLE001  (told by who joins)
+        except BaseException as error:  # told by who joins
             self.failure = error
 
     @property
@@ -223,14 +149,6 @@ class Round:
 
 
 @dataclass
-class Field:
-    """The cluster, and the links of each replica to all servers."""
-
-    cluster: Cluster
-    links: dict[str, list[Link]]
-
-
-@dataclass
 class Result:
     """Of a campaign."""
 
@@ -261,7 +179,10 @@ class Result:
         }  # fmt: skip
 
     def require(self, resumed_s: float | None = RESUMED_S) -> Self:
-        """Itself if every promise was kept. DefectFoundError names what was not. resumed_s None: however long it took."""
+        """Itself if every promise was kept. DefectFoundError names what was not.
+
+        resumed_s None: however long producers waited.
+        """
         self.findings.require()
         missed = [f"round {one.number} ({one.kind})" for one in self.rounds if not one.hit]
         if missed:
@@ -289,9 +210,9 @@ class Campaign:
         pause_s: float = 0.03,
         lanes: int = 8,
         lease_s: float = 1.5,
-        say: Callable[[str], None] = print,
+        say: Callable[[str], None] | None = None,
     ) -> None:
-        self.directory, self.lanes, self.lease_s, self.say = directory, lanes, lease_s, say
+        self.directory, self.lanes, self.lease_s, self.say = directory, lanes, lease_s, say or _say
         self.result = Result(seed)
         self.dice = random.Random(seed)
         self.app = cluster_app.app
@@ -448,19 +369,27 @@ class Campaign:
                 regions = self.cluster.running[0].rows("region").values()
                 visits = sum(row["count"] for row in sites)
                 tallies = sum(row["count"] for row in regions)
-                return visits >= acked and tallies == sum(row["count"] // 2 for row in sites)
+                return bool(visits >= acked and tallies == sum(row["count"] // 2 for row in sites))
             return False
 
         self.cluster.settled()
         wait_until(arrived, "what was emitted arrives in its lanes", 90, every_s=0.3)
 
 
-def _is_stopped(pid: int) -> bool:
-    """Whether a process stands still."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
-def run(directory: Path, rounds: int, seed: int, say: Callable[[str], None] = print, *, kind: str | None = None, **options: Any) -> Result:
+def run(
+    directory: Path,
+    rounds: int,
+    seed: int,
+    say: Callable[[str], None] = _say,
+    *,
+    kind: str | None = None,
+    **options: Any,
+) -> Result:
     """A whole campaign; its result, judged but not required to be good. kind: of fault, None: all of them."""
     say(f"seed {seed}")
     with Campaign(directory, seed, say=say, **options) as campaign:
@@ -481,16 +410,15 @@ def main() -> int:
     seed = secrets.randbits(32) if given.seed is None else given.seed
     with tempfile.TemporaryDirectory(prefix="bitactor-rounds-") as directory:
         result = run(
-            given.directory or Path(directory), given.rounds, seed, lambda text: print(text, flush=True),
-            signals=60_000 * given.rounds, kind=given.kind,
+            given.directory or Path(directory), given.rounds, seed, signals=60_000 * given.rounds, kind=given.kind
         )  # fmt: skip
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(result.told(), indent=1) + "\n")
-    print(f"{given.out}: {result.findings}")
+    _say(f"{given.out}: {result.findings}")
     try:
         result.require()
     except DefectFoundError as error:
-        print(f"a promise was broken: {error}", file=sys.stderr)
+        sys.stderr.write(f"a promise was broken: {error}\n")
         return 1
     return 0
 

@@ -20,7 +20,7 @@ class Link(Proxy):
 
     @property
     def state(self) -> str:
-        """"up", "held" or "cut"."""
+        """One of "up", "held", "cut"."""
         return self._state
 
     def hold(self) -> None:
@@ -52,7 +52,7 @@ class Link(Proxy):
     async def _wait(self) -> None:
         if self._state == "held":
             self.hit["held"] += 1
-        while self._state == "held":
+        while self._state == "held":  # noqa: ASYNC110  (set by other threads)
             await asyncio.sleep(_LOOK_S)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ends: set[Any]) -> None:

@@ -1,0 +1,101 @@
+"""What strikes a cluster under load: replicas and NATS servers killed and paused, links between them held and reset.
+
+The caller's thread. A fault is a generator: up to its yield it does its harm, resumed it heals.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bitactor.validation.chaos.links import Link
+from bitactor.validation.replicas import Cluster
+
+
+@dataclass
+class Field:
+    """The cluster, and the links of each replica to all servers."""
+
+    cluster: Cluster
+    links: dict[str, list[Link]]
+
+
+# Yields (what, done): whom it struck, and whether it did.
+Struck = tuple[str, Callable[[], bool]]
+Fault = Callable[[Field, random.Random], Iterator[Struck]]
+
+
+def replica_killed(field: Field, dice: random.Random) -> Iterator[Struck]:
+    """Kill -9, and start again."""
+    victim = dice.choice(field.cluster.replicas)
+    victim.kill()
+    yield victim.directory.name, lambda: victim.running.returncode == -9
+    field.cluster.start_replica(victim)
+
+
+def replica_paused(field: Field, dice: random.Random) -> Iterator[Struck]:
+    """SIGSTOP for longer than a lease, then SIGCONT: it does not know that it lost its lanes."""
+    victim = dice.choice(field.cluster.replicas)
+    victim.pause()
+    yield victim.directory.name, lambda: _is_stopped(victim.pid)
+    victim.resume()
+
+
+def server_killed(field: Field, dice: random.Random) -> Iterator[Struck]:
+    """Kill -9 of a NATS server, and start again."""
+    victim = dice.randrange(field.cluster.nats.nodes)
+    field.cluster.nats.kill(victim)
+    yield f"n{victim}", lambda: not field.cluster.nats.runs(victim)
+    field.cluster.nats.start(victim)
+
+
+def server_paused(field: Field, dice: random.Random) -> Iterator[Struck]:
+    """SIGSTOP of a NATS server, then SIGCONT."""
+    servers = field.cluster.nats
+    victim = dice.randrange(servers.nodes)
+    servers.pause(victim)
+    yield f"n{victim}", lambda: _is_stopped(servers.pid(victim))
+    servers.resume(victim)
+
+
+def replica_cut_off(field: Field, dice: random.Random) -> Iterator[Struck]:
+    """Nothing passes between a replica and any server; connections look as if they were there."""
+    name = dice.choice(field.cluster.replicas).directory.name
+    links = field.links[name]
+    before = sum(link.hit["held"] for link in links)
+    for link in links:
+        link.hold()
+    yield name, lambda: sum(link.hit["held"] for link in links) > before
+    for link in links:
+        link.heal()
+
+
+def links_reset(field: Field, dice: random.Random) -> Iterator[Struck]:
+    """Connections of a replica with all servers are reset, and new ones refused."""
+    name = dice.choice(field.cluster.replicas).directory.name
+    links = field.links[name]
+    before = sum(link.hit["cut"] for link in links)
+    for link in links:
+        link.cut()
+    yield name, lambda: sum(link.hit["cut"] for link in links) > before
+    for link in links:
+        link.heal()
+
+
+KINDS: Final[dict[str, tuple[Fault, ...]]] = {
+    "replica killed": (replica_killed,),
+    "replica paused": (replica_paused,),
+    "server killed": (server_killed,),
+    "server paused": (server_paused,),
+    "replica cut off": (replica_cut_off,),
+    "links reset": (links_reset,),
+    "replica and server killed": (replica_killed, server_killed),
+    "replica paused, server killed": (replica_paused, server_killed),
+    "replica cut off, server paused": (replica_cut_off, server_paused),
+}
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a process stands still."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
