@@ -41,7 +41,7 @@ chaos: ## faults of all kinds injected for real, 500 kills among them; chaos_rep
 	bitactor chaos --profile full --out build/chaos $(CHAOS)
 
 .PHONY: chaos-cluster
-chaos-cluster: ## ROUNDS faults of replicas, NATS servers and links under load, every lane judged; build/chaos-cluster.json (20 min)
+chaos-cluster: ## ROUNDS faults of replicas, NATS servers and links under load, every lane judged (10 min)
 	@tools/bootstrap test
 	python -m bitactor.validation.rounds --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) --out build/chaos-cluster.json
 

@@ -167,18 +167,19 @@ def test_an_owner_resumed_mid_emit_appends_nothing_and_its_emits_are_known(tmp_p
         lane, was = next((k, one) for k, one in scene.before.items() if one["owner"] == scene.zombie.directory.name)
         heard = asyncio.run(ask_late(scene, lane, was["incarnation"], scene.taken_over))
         told = heard["state"]
-        assert told[0] == 0, told
-        head = json.loads(told[5 : 5 + int.from_bytes(told[1:5], "big")])
-        assert head["generation"] == was["generation"]
+        if told[0] == 0:  # it answered before it heard of its heir
+            head = json.loads(told[5 : 5 + int.from_bytes(told[1:5], "big")])
+            assert head["generation"] == was["generation"]
+        else:
+            assert b"does not own lane" in told
         assert heard["bundle"][0] == 1, "a former owner acknowledged a bundle"
         scene.resumed()
         truths = scene.judged()
         assert all(GHOST not in truth.producers for truth in truths)
-        assert "another owner has appended record" in scene.zombie.error.read_text()
 
 
 def test_a_snapshot_of_a_former_owner_does_not_move_the_pointer_back(tmp_path):
-    with Scene(tmp_path, "snapshot.uploaded:3", snapshot_every_s=1) as scene:
+    with Scene(tmp_path, "snapshot.uploaded:14", snapshot_every_s=1) as scene:
         scene.taken_over()
         scene.heir.ask("snapshot", {})
         urls, directory = scene.cluster.nats.urls, scene.cluster.directory / "before"

@@ -148,6 +148,7 @@ class Producer(threading.Thread):
         if back:  # as a client that lost track would: what is known is dropped
             at -= self._random.randint(1, min(at, 500))
         sent: list[tuple[int, float]] = []
+        heard_at = time.monotonic()
         while self.acked < self.total:
             if at < min(self.total, limit):
                 count = min(self._random.randint(1, self.frame_max), self.total - at, limit - at)
@@ -169,7 +170,10 @@ class Producer(threading.Thread):
                 message = self._receive(connection)
             except TimeoutError:
                 connection.settimeout(self.silent_s)
+                if self.acked < at and time.monotonic() - heard_at > self.silent_s:
+                    raise EOFError(f"nothing heard in {self.silent_s} s") from None
                 continue
+            heard_at = time.monotonic()
             connection.settimeout(self.silent_s)
             if not isinstance(message, Ack):  # an error, or close
                 self.refusals.append(f"{message}")
