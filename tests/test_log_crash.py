@@ -122,7 +122,8 @@ def test_an_armed_point_kills_at_its_passing_and_no_other_does(tmp_path):
 
 
 def test_points_of_the_log_stand_in_the_code_once_each():
-    text = "".join(path.read_text() for path in (ROOT / "src" / "bitactor").rglob("*.py"))
+    files = (path for path in (ROOT / "src" / "bitactor").rglob("*.py") if path.name != "jetstream.py")  # another log
+    text = "".join(path.read_text() for path in files)
     for point in (*LOG_POINTS, *SNAPSHOT_POINTS):
         assert text.count(f'faults.point("{point}")') == 1, point
 
