@@ -184,7 +184,8 @@ def _told(error: BaseException, *, late: bool, seconds: float) -> dict[str, Any]
         return {"status": 408, "code": "too_slow", "message": f"the query took more than {seconds:g} s and was stopped"}
     if isinstance(error, (MemoryError, duckdb.OutOfMemoryException)):
         return {"status": 400, "code": "too_much_memory", "message": "the query needs more memory than queries may use"}
-    said = str(error).partition("\n\nPossible solutions")[0][:2000]
+    said = str(error).partition("\n\nPossible solutions")[0]
+    said = said.partition(", due to the following Python exception")[0][:2000]  # a traceback is not the asker's business
     return {"status": 400, "code": "bad_sql", "message": said}
 
 
