@@ -185,7 +185,7 @@ def _told(error: BaseException, *, late: bool, seconds: float) -> dict[str, Any]
     if isinstance(error, (MemoryError, duckdb.OutOfMemoryException)):
         return {"status": 400, "code": "too_much_memory", "message": "the query needs more memory than queries may use"}
     said = str(error).partition("\n\nPossible solutions")[0]
-    said = said.partition(", due to the following Python exception")[0][:2000]  # a traceback is not the asker's business
+    said = said.partition(", due to the following Python exception")[0][:2000]  # no traceback for the asker
     return {"status": 400, "code": "bad_sql", "message": said}
 
 
