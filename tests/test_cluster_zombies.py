@@ -14,6 +14,7 @@ import pytest
 
 from bitactor.cluster.parts import Bundle, part_of
 from bitactor.protocol.messages import Producer
+from bitactor.signals import lanes_of
 from bitactor.testing.lanes import read_lane, read_snapshots
 from bitactor.validation import cluster_app, lanes
 from bitactor.validation.history import known_of
@@ -116,7 +117,7 @@ class Scene:
 
 def ghost(lane):
     """A bundle of a producer that nobody ever opened, with one signal of that lane; valid, and late."""
-    key = next(k for k in range(1000) if int(lanes_of_key(k)) == lane)
+    key = key_of(lane)
     row = np.zeros(
         1, [("kind", ">u2"), ("flags", ">u2"), ("aux", ">u4"), ("key", ">u8"), ("time", ">u8"), ("value", ">f8")]
     )
@@ -127,10 +128,9 @@ def ghost(lane):
     return Bundle(lane, 0, (Producer(GHOST, 1, "nobody", "ghost").encode(), part)).encode()
 
 
-def lanes_of_key(key):
-    from bitactor.signals import lanes_of
-
-    return lanes_of(np.array([key], "u8"), LANES)[0]
+def key_of(lane):
+    """A key of that lane."""
+    return int(np.flatnonzero(lanes_of(np.arange(1000, dtype="u8"), LANES) == lane)[0])
 
 
 async def ask_late(scene, lane, incarnation, taken_over):
@@ -141,7 +141,7 @@ async def ask_late(scene, lane, incarnation, taken_over):
     heard = {}
     try:
         for verb, question in (
-            ("state", json.dumps({"actor": "sensor", "key": 1, "lane": lane}).encode()),
+            ("state", json.dumps({"actor": "sensor", "key": key_of(lane), "lane": lane}).encode()),
             ("bundle", ghost(lane)),
         ):
             inbox = client.new_inbox()
