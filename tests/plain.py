@@ -292,8 +292,10 @@ def item(data, at):
     if data[at + 6] or data[at + 7]:
         raise Refused("item", at + 6)
     if data[at + 5] == 1:
+        if left < 64:
+            raise Refused("item", at)
         count = number(data, at + 20, 4)
-        if left < 64 or not 1 <= count <= 8192 or 64 + 32 * count > left:
+        if not 1 <= count <= 8192 or 64 + 32 * count > left:
             raise Refused("item", at + 20)
         return 64 + 32 * count
     length = number(data, at + 8, 4)

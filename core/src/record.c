@@ -112,8 +112,9 @@ enum ba_record_result ba_record_item(const uint8_t *bytes, size_t n, size_t at, 
   if (item[AT_FLAGS] | item[AT_FLAGS + 1]) return BA_RECORD_ITEM;
   *type = item[AT_TYPE];
   if (*type == BA_MESSAGE_FRAME) {
-    *offset = at + FRAME_COUNT;
+    *offset = at;
     if (n - at < BA_FRAME_HEADER) return BA_RECORD_ITEM;
+    *offset = at + FRAME_COUNT;
     uint32_t count = ba_get_be32(item + FRAME_COUNT);
     if (count == 0 || count > BA_FRAME_SIGNALS) return BA_RECORD_ITEM;
     *length = BA_FRAME_HEADER + 32 * (size_t)count;

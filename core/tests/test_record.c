@@ -195,6 +195,22 @@ static void a_record_with_more_frames_than_it_says_writes_no_signal_too_many(voi
   CHECK(got[8].kind == 0xa5a5, "a signal behind the last that may be there");
 }
 
+static void a_frame_that_ends_within_its_header_is_refused_where_it_begins(void) {
+  for (size_t left = BA_MESSAGE_HEAD; left < BA_FRAME_HEADER; left++) {
+    ba_record_open open = opened();
+    ba_frame frame;
+    ba_record record;
+    size_t offset, n = make_frame(0, 4);
+    CHECK(ba_record_add_frame(&open, frame_bytes, n, NULL, 0, &frame, &offset) == BA_FRAME_OK, "add");
+    size_t at = open.length;
+    memcpy(wire + at, frame_bytes, left);
+    open.length += left;
+    open.items++;
+    CHECK(read_all(wire, seal(&open, 0), &record, &offset) == BA_RECORD_ITEM && offset == at, "%zu bytes: %zu", left,
+          offset);
+  }
+}
+
 int main(void) {
   a_record_comes_back_with_its_signals_in_order();
   a_trimmed_frame_is_the_frame_of_the_rest();
@@ -202,6 +218,7 @@ int main(void) {
   a_heartbeat_and_an_app_record_have_no_signals();
   each_kind_of_damage_has_its_code_and_its_place();
   a_record_with_more_frames_than_it_says_writes_no_signal_too_many();
+  a_frame_that_ends_within_its_header_is_refused_where_it_begins();
   puts("test_record: ok");
   return 0;
 }
