@@ -10,7 +10,7 @@ import pytest
 def logging_as_it_was():
     """What setup changes is put back: verbs that run in the test's process log to a stream that is closed after it."""
     root = logging.getLogger()
-    names = ("uvicorn", "uvicorn.error", "uvicorn.access", "asyncio")
+    names = ("uvicorn", "uvicorn.error", "uvicorn.access", "asyncio", "bitactor.ingest")
     before = root.handlers[:], root.level, threading.excepthook, [logging.getLogger(name).level for name in names]
     yield
     root.handlers[:] = before[0]

@@ -48,7 +48,9 @@ class Session:
 
     def __init__(self):
         self.loop = asyncio.new_event_loop()
-        logging.getLogger("bitactor.ingest").setLevel(logging.CRITICAL)
+        self.logger = logging.getLogger("bitactor.ingest")
+        self.level = self.logger.level
+        self.logger.setLevel(logging.CRITICAL)
 
     def seeds(self):
         return [bytes([1, 0, 5, 6, 7]), bytes([9, 1, 9, 12, 14]), bytes([3, 0, 5, 5, 0, 6, 8]), bytes([4, 4, 13, 15])]
@@ -57,6 +59,7 @@ class Session:
         self.loop.run_until_complete(self.talk(data))
 
     def close(self):
+        self.logger.setLevel(self.level)
         self.loop.close()
 
     def messages(self, data, chance):
