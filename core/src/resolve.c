@@ -142,7 +142,8 @@ enum ba_store_way ba_store_set_way(ba_store *store, enum ba_store_way way) {
 /*
  * The front: BA_FRONT_PLACES keys met lately with their slots, each in the one place that a multiplication by a secret
  * odd number gives it. A key that is there costs a third of the way through its table. It pays while nearly every key
- * is there, so a batch with more than one miss in FRONT_MISSES sends the next FRONT_REST batches the long way.
+ * is there: past FRONT_PROBE misses and one in FRONT_MISSES a batch goes on the long way, and so do the next FRONT_REST
+ * batches; after each further try in vain twice as many, FRONT_REST_MAX at most.
  *
  * Stores with expiry have none: there a key that is met must be touched, and slots move by themselves. It is made when
  * the first large batch comes, so that small actors do not pay for it.
@@ -151,7 +152,7 @@ enum ba_store_way ba_store_set_way(ba_store *store, enum ba_store_way way) {
 #ifndef FRONT_ON
 #define FRONT_ON 1
 #endif
-enum { FRONT_BATCH = 256, FRONT_MISSES = 16, FRONT_REST = 16 };
+enum { FRONT_BATCH = 256, FRONT_MISSES = 16, FRONT_PROBE = 8, FRONT_REST = 16, FRONT_REST_MAX = 256 };
 
 static uint64_t front_at(uint64_t factor, uint64_t key) { return (key * factor) >> (64 - BA_FRONT_BITS); }
 
@@ -165,57 +166,67 @@ void ba_store_clear_front(ba_store *store) {
   store->front[front_at(factor, 0)].key = stranger;
 }
 
-/* `order` is null where signals[0..n) follow one another, which saves a load of three. */
+/* Resolves signals until more than one in FRONT_MISSES of them were not at the front, FRONT_PROBE aside. Returns how
+ * many. `order` is null where signals[0..n) follow one another, which saves a load of three. */
 ALWAYS_INLINE uint32_t look_at_front(ba_store *store, const ba_signal *signals, const uint8_t *parts,
-                                     const uint16_t *order, uint32_t n, uint32_t *slots) {
+                                     const uint16_t *order, uint32_t n, uint32_t *slots, uint32_t *refused) {
   front_place *front = store->front;
   const uint64_t factor = store->front_factor;
-  uint32_t refused = 0, missed = 0;
+  uint32_t misses_left = FRONT_PROBE + n / FRONT_MISSES;
   for (uint32_t i = 0; i < n; i++) {
     const uint32_t at = order ? order[i] : i;
     const uint64_t key = signals[at].key;
     front_place *place = &front[front_at(factor, key)];
     uint32_t slot = place->slot;
     if (__builtin_expect(place->key != key, 0)) {
-      missed++;
+      if (misses_left-- == 0) return i;
       slot = ba_store_resolve_one(store, parts[at], key, 0);
       if (slot < BA_SLOT_REFUSED) {
         *place = (front_place){key, slot, 0};
       } else {
-        refused++;
+        ++*refused;
       }
     }
     slots[i] = slot;
   }
-  if (missed * FRONT_MISSES > n) store->front_rest = FRONT_REST;
-  return refused;
+  return n;
 }
 
 static uint32_t resolve_by_front(ba_store *store, const ba_signal *signals, const uint8_t *parts, const uint16_t *order,
-                                 uint32_t n, uint32_t *slots) {
+                                 uint32_t n, uint32_t *slots, uint32_t *refused) {
   const uint32_t first = order[0];
-  if (order[n - 1] - first == n - 1) return look_at_front(store, signals + first, parts + first, NULL, n, slots);
-  return look_at_front(store, signals, parts, order, n, slots);
+  if (order[n - 1] - first == n - 1) {
+    return look_at_front(store, signals + first, parts + first, NULL, n, slots, refused);
+  }
+  return look_at_front(store, signals, parts, order, n, slots, refused);
 }
 
 static bool has_front(ba_store *store) {
   if (store->front) return true;
   store->front = ba_alloc_aligned(BA_FRONT_PLACES * sizeof *store->front, BA_LINE_BYTES);
   ba_store_clear_front(store);
+  store->front_rests = FRONT_REST;
   return store->front != NULL;
 }
 
 uint32_t ba_store_resolve(ba_store *store, const ba_signal *signals, const uint8_t *parts, const uint16_t *order,
                           uint32_t n, uint32_t tick, uint32_t *slots) {
+  uint32_t done = 0, refused = 0;
   if (FRONT_ON && store->idle_ticks == 0 && n >= FRONT_BATCH) {
     if (store->front_rest) {
       store->front_rest--;
     } else if (has_front(store)) {
-      return resolve_by_front(store, signals, parts, order, n, slots);
+      done = resolve_by_front(store, signals, parts, order, n, slots, &refused);
+      if (done == n) {
+        store->front_rests = FRONT_REST;
+        return refused;
+      }
+      store->front_rest = store->front_rests;
+      if (store->front_rests < FRONT_REST_MAX) store->front_rests *= 2;
     } else {
       store->front_rest = FRONT_REST;
     }
   }
-  const resolve_job all = {store, signals, parts, order, slots, tick};
-  return store->resolve(&all, n);
+  const resolve_job rest = {store, signals, parts, order + done, slots + done, tick};
+  return refused + store->resolve(&rest, n - done);
 }

@@ -62,6 +62,7 @@ struct ba_store {
   front_place *front;    /* see resolve.c; null: not made yet, or no memory for it */
   uint64_t front_factor; /* odd, secret */
   uint32_t front_rest;   /* batches until it is tried again */
+  uint32_t front_rests;  /* batches that it rests after the next try in vain */
   ba_store_counts counts;
   part_list parts[BA_PARTITIONS];
 };
