@@ -61,14 +61,11 @@ class Proxy:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        ends = {writer}
         try:
             there, upstream = await asyncio.open_connection("127.0.0.1", self.to)
-        except OSError:
-            writer.transport.abort()
-            return
-        ends = {writer, upstream}
-        self._writers |= ends
-        try:
+            ends.add(upstream)
+            self._writers |= ends
             async with asyncio.TaskGroup() as pumps:
                 pumps.create_task(self._pump(reader, upstream, ends))
                 pumps.create_task(self._pump(there, writer, ends))
