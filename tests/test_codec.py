@@ -7,7 +7,7 @@ import pytest
 
 import bitactor as ba
 from bitactor._core._codec import crc32c, partition
-from bitactor.protocol.frames import kind_set
+from bitactor.protocol.frames import SIGNALS_MAX, FrameError, check_frame, encode_frame, kind_set
 from bitactor.signals import from_bytes, to_bytes
 
 
@@ -77,3 +77,11 @@ def test_the_checksum_gives_the_published_check_values():
     keys = (0, 1, 2, 3, 42, 1000, 2**32, 2**63, 2**64 - 1)
     assert [partition(key) for key in keys] == [0, 44, 39, 14, 12, 1, 25, 19, 33]
     assert ba.text_key("AAPL") == 0x6B4AFF72F6BFEBF4
+
+
+def test_a_frame_is_checked_without_being_kept():
+    scratch = np.empty(SIGNALS_MAX, ba.SIGNAL_DTYPE)
+    data = encode_frame(some(3), producer=7, sequence=9)
+    check_frame(data, kind_set([258]), scratch)
+    with pytest.raises(FrameError, match="kind is 0 or not declared"):
+        check_frame(data, kind_set([259]), scratch)

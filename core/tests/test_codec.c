@@ -213,6 +213,34 @@ static void a_frame_is_cut_by_lane(void) {
   }
 }
 
+static void a_frame_that_is_refused_is_not_cut_and_one_that_cannot_be_is_not_made(void) {
+  uint8_t lane_of[4];
+  uint32_t counts[BA_PARTITIONS];
+  uint64_t kinds[1024] = {0};
+  size_t offset;
+  random_signals(4);
+  ba_frame frame = {.count = 4}, back;
+  for (int i = 0; i < 4; i++) signals[i].kind = 64, signals[i].flags = 0;
+  kinds[1] = 1;
+  size_t n = ba_frame_encode(&frame, signals, bytes);
+  CHECK(ba_frame_lanes(bytes, n, kinds, 2, &back, lane_of, counts, &offset) == BA_FRAME_OK, "declared");
+  CHECK(ba_frame_lanes(bytes, n - 1, kinds, 2, &back, lane_of, counts, &offset) == BA_FRAME_SHORT, "cut off");
+  kinds[1] = 2;
+  CHECK(ba_frame_lanes(bytes, n, kinds, 2, &back, lane_of, counts, &offset) == BA_FRAME_BAD_KIND && offset == 64,
+        "undeclared");
+  signals[2].kind = 0;
+  n = ba_frame_encode(&frame, signals, bytes);
+  CHECK(ba_frame_lanes(bytes, n, NULL, 2, &back, lane_of, counts, &offset) == BA_FRAME_BAD_KIND && offset == 128,
+        "kind 0");
+  signals[1].flags = (uint16_t)~BA_FLAGS_KNOWN;
+  n = ba_frame_encode(&frame, signals, bytes);
+  CHECK(ba_frame_lanes(bytes, n, NULL, 2, &back, lane_of, counts, &offset) == BA_FRAME_BAD_FLAGS && offset == 98,
+        "flags");
+  static const ba_frame bad[] = {
+      {.count = 0}, {.count = BA_FRAME_SIGNALS + 1}, {.count = 4, .sequence = UINT64_MAX - 3}};
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) CHECK(ba_frame_encode(&bad[i], signals, bytes) == 0, "%zu", i);
+}
+
 int main(int argc, char **argv) {
   random_state = argc > 1 ? strtoull(argv[1], NULL, 0) : (uint64_t)time(NULL);
   printf("test_codec: seed %llu, cpu level %d, crc instruction %d\n", (unsigned long long)random_state, ba_cpu_level(),
@@ -225,6 +253,7 @@ int main(int argc, char **argv) {
   the_documented_example_is_what_is_written();
   each_kind_of_damage_has_its_code_and_its_place();
   a_frame_is_cut_by_lane();
+  a_frame_that_is_refused_is_not_cut_and_one_that_cannot_be_is_not_made();
   puts("test_codec: ok");
   return 0;
 }
