@@ -3,12 +3,16 @@
 import json
 import os
 import random
+import subprocess
+import sys
 
 import pytest
 
 from bitactor.validation.adversarial import rawwire, report
 from bitactor.validation.adversarial.campaign import Outcome
 from bitactor.validation.adversarial.main import CASES, DEFECTS, attack, chosen
+from bitactor.validation.parts.adversarial import spread
+from bitactor.validation.service import Served
 
 SEED = int(os.environ.get("BITACTOR_SEED", random.randrange(1 << 32)))
 
@@ -74,3 +78,47 @@ def test_the_suite_speaks_the_protocol_as_its_document_says():
     one = rawwire.signal(42, 0x4045800000000000, aux=100, at=at)
     frame = rawwire.frame(one, producer=7, sequence=1000, epoch=3)
     assert frame[32:36].hex() == "d064e291"
+
+
+@pytest.mark.timeout(600)
+def test_a_service_that_was_started_apart_is_attacked_over_the_network_alone(tmp_path):
+    app = tmp_path / "staging.py"
+    app.write_text(
+        "import bitactor as ba\napp = ba.App('staging')\nbid = app.kind('bid', 9, value='u8')\n"
+        "@app.actor(bid, state={'n': 'u8'})\ndef bids(state, signal):\n    state.n += 1\n"
+    )
+    with Served(tmp_path / "service", app) as served:
+        admin = served.start().ready()["admin"]
+        dev = served.data / "dev"
+        only = (
+            "framing.crc_of_data",
+            "framing.magic",
+            "state.",
+            "replay.same_frame",
+            "http.foreign_host",
+            "files.modes",
+        )
+        command = [
+            sys.executable, "-m", "bitactor", "adversarial", "--target", f"localhost:{served.port}", "--kind", "9",
+            "--ca-file", str(dev / "ca.pem"), "--token-file", str(dev / "token"), "--admin-url", admin,
+            "--prefix", "staging-", "--seed", str(SEED), "--out", str(tmp_path / "report.json"),
+            *(word for begin in only for word in ("--only", begin)),
+        ]  # fmt: skip
+        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+        found = json.loads((tmp_path / "report.json").read_text())
+        states = {one["id"]: (one["state"], one["observed"]) for one in found["cases"]}
+        assert said.returncode == 0, states
+        assert found["target"] == f"localhost:{served.port}"
+        assert states["framing.crc_of_data"][0] == "passed"
+        assert {state for state, _ in states.values()} == {"passed", "not run"}
+        assert all("service of our own" in why for state, why in states.values() if state == "not run")
+        assert served.metrics()["bitactor_signals_accepted_total"] > 0
+    assert str(tmp_path) not in (tmp_path / "report.json").read_text()
+
+
+def test_the_quick_cases_of_a_campaign_are_of_every_category():
+    short = chosen(short=True)
+    few = spread(short, 20)
+    assert len(few) == 20
+    assert {case.category for case in few} == {case.category for case in short}
+    assert few == [case for case in short if case in few]

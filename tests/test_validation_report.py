@@ -2,8 +2,10 @@
 
 import json
 import math
+import subprocess
 from html.parser import HTMLParser
 
+import publish_reports
 import pytest
 
 from bitactor.validation import campaign, compare, html, markdown, plots, svg
@@ -275,3 +277,29 @@ def test_progress_names_what_failed(capsys):
     assert "[ 1/2] A part: 1 fail" in said
     assert "FAIL part.one: 11 s" in said
     assert report.outcomes[0].verdict == Verdict.FAIL
+
+
+def test_a_report_is_published_only_if_it_passed_at_a_commit_and_names_no_machines_path(tmp_path, monkeypatch):
+    git = ["git", "-C", publish_reports.ROOT, "rev-parse", "--short=12", "HEAD"]
+    said = subprocess.run(git, capture_output=True, text=True, check=False)
+    if said.returncode:
+        pytest.skip("not a checkout")
+    head = said.stdout.strip()
+    good = {"good": True, "commit": head}
+    attacks = {"commit": head, "summary": {"failed": 0, "variants": 30, "variants_caught": 30}}
+    for report_ in (good, attacks):
+        assert publish_reports.wrong_with(report_, json.dumps(report_)) == ""
+    for change, why in (
+        ({"good": False}, "did not pass"),
+        ({"commit": f"{head}-dirty"}, "not run at a commit"),
+        ({"commit": "installed 0.1.0"}, "not run at a commit"),
+        ({"commit": "0" * 12}, "not in this branch"),
+        ({"note": "/tm" + "p/bitactor-service-x/stderr"}, "path of a machine"),
+    ):
+        assert why in publish_reports.wrong_with(good | change, json.dumps(good | change))
+    assert "not pass" in publish_reports.wrong_with(attacks | {"summary": attacks["summary"] | {"failed": 1}}, "")
+    monkeypatch.setattr(publish_reports, "DOCS", tmp_path)
+    (tmp_path / "source.json").write_text(json.dumps(good))
+    (tmp_path / "source.md").write_text("# passed\n")
+    assert publish_reports.publish(tmp_path / "source.json", tmp_path / "target.json") == ""
+    assert (tmp_path / "target.md").read_text() == "# passed\n"

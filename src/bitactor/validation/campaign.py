@@ -12,12 +12,13 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bitactor.validation import html, machine, markdown
 from bitactor.validation.criteria import Count, Criterion, Outcome, Verdict
+from bitactor.validation.places import stable
 from bitactor.validation.plots import Plot, events
 from bitactor.validation.report import Report, Section
 
@@ -136,7 +137,8 @@ def _run_part(
 ) -> tuple[list[Outcome], list[Count], list[Plot], Section]:
     directory = Path(tempfile.mkdtemp(prefix=f"bitactor-{part.name}-"))
     mine = Run(run.sizes, run.seed, run.app, run.app_file, run.target, directory)
-    mine._criteria = {criterion.id: criterion for criterion in part.criteria}
+    criteria = [criterion.sized(run.sizes) for criterion in part.criteria]
+    mine._criteria = {criterion.id: criterion for criterion in criteria}
     if progress:
         mine.say = progress.say
     begun, error, why = time.monotonic(), "", ""
@@ -151,20 +153,24 @@ def _run_part(
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     outcomes = []
-    for criterion in part.criteria:
+    for criterion in criteria:
         outcome = mine._outcomes.get(criterion.id)
         if outcome is None:
             note = why or ("this section ended early" if error else "the part ended without a figure for it")
             outcome = Outcome(criterion, None, note, not_run=bool(why), seed=run.seed)
-        outcomes.append(outcome)
+        outcomes.append(replace(outcome, note=stable(outcome.note, {directory: "DIR"})))
+    error = stable(error, {directory: "DIR"})
     plots = mine._plots
     if mine._happened:
-        plots.append(events(part.name, "What was done to it, and when", mine._happened))
+        happened = [(at, kind, stable(what, {directory: "DIR"})) for at, kind, what in mine._happened]
+        plots.append(events(part.name, "What was done to it, and when", happened))
     return outcomes, mine._counts, plots, Section(part.name, part.title, time.monotonic() - begun, error)
 
 
 def _left_out(part: Part, run: Run) -> tuple[list[Outcome], list[Count], list[Plot], Section]:
-    outcomes = [Outcome(each, None, INTERRUPTED, not_run=True, seed=run.seed) for each in part.criteria]
+    outcomes = [
+        Outcome(each.sized(run.sizes), None, INTERRUPTED, not_run=True, seed=run.seed) for each in part.criteria
+    ]
     return outcomes, [], [], Section(part.name, part.title, 0.0)
 
 

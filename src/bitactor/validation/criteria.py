@@ -6,8 +6,8 @@ nowhere else: nobody can hand one in. A criterion without a figure fails, unless
 
 import math
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -58,13 +58,23 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One claim: its figure must keep its threshold. id: unique, `section.name`. command: how to measure it alone."""
+    """One claim: its figure must keep its threshold. id: unique, `section.name`. command: how to measure it alone.
+
+    at_least: the size of a profile that is the threshold's bound, where how much is done is the claim (`sized`).
+    """
 
     id: str
     title: str
     threshold: Threshold
     unit: str = ""
     command: str = ""
+    at_least: str = ""
+
+    def sized(self, sizes: Mapping[str, float]) -> "Criterion":
+        """The criterion as this profile has it: nothing less than what the profile sets out to do will pass."""
+        if not self.at_least or self.at_least not in sizes:
+            return self
+        return replace(self, threshold=Threshold(">=", sizes[self.at_least]))
 
     @property
     def section(self) -> str:

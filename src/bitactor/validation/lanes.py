@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from bitactor import App
 
 Truths = Sequence[LaneTruth]
+LAST_SNAPSHOT = "the last snapshot is of record"
 
 
 def check_cluster(
@@ -124,7 +125,7 @@ def check_snapshots(truth: LaneTruth, kept: Sequence[LaneSnapshot], *, quiet: bo
     findings = Findings()
     if quiet and (not kept or kept[0].sequence != truth.records):
         of = kept[0].sequence if kept else None
-        findings.problems.append(f"lane {truth.lane}: the last snapshot is of record {of}, the log has {truth.records}")
+        findings.problems.append(f"lane {truth.lane}: {LAST_SNAPSHOT} {of}, the log has {truth.records}")
     for one in kept:
         where = f"lane {truth.lane}: the snapshot of record {one.sequence}"
         if one.sequence > truth.records:

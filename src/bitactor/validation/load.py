@@ -1,6 +1,7 @@
 """Producers that send as fast as they can, or at a rate, in a process of their own, by the shipped client.
 
-`python -m bitactor.validation.load PLAN.json` prints {producer: acknowledged} as JSON. The plan: data, port, template
+`python -m bitactor.validation.load PLAN.json` prints {"acked": {producer: signals}, "sending_s": of the one that sent
+for the shortest time} as JSON. The plan: data, port, template
 (an .npy file of signals), names, seconds, rate (signals a second over all, 0: no limit), batch, buffer. Signal i of a
 producer is template[i modulo its length], its time the first's plus i: so a log of any length can be checked without
 keeping what was sent (`Checked`).
@@ -21,6 +22,7 @@ import numpy.typing as npt
 import bitactor as ba
 from bitactor.testing.history import HistoryError
 from bitactor.validation.streams import TIME_NS
+from bitactor.validation.tether import tethered
 
 BATCH: Final = 8192
 
@@ -63,8 +65,9 @@ class Load:
             "rate": rate, "batch": batch, "buffer": buffer,
         }))  # fmt: skip
         self.begun = time.monotonic()
+        self.sending_s = 0.0  # the producer that sent for the shortest time; known with the result
         self.process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(plan)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            tethered([sys.executable, "-m", __name__, str(plan)]), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
 
     def result(self, timeout_s: float) -> dict[str, int]:
@@ -72,7 +75,9 @@ class Load:
         out, error = self.process.communicate(timeout=timeout_s)
         if self.process.returncode:
             raise RuntimeError(f"the producers' process ended with {self.process.returncode}: {error.decode()[-300:]}")
-        acked: dict[str, int] = json.loads(out)
+        said: dict[str, Any] = json.loads(out)
+        self.sending_s = said["sending_s"]
+        acked: dict[str, int] = said["acked"]
         return acked
 
     def stop(self) -> None:
@@ -82,7 +87,7 @@ class Load:
             self.process.communicate()
 
 
-def _send(plan: dict[str, Any], template: npt.NDArray[Any], name: str, done: dict[str, int]) -> None:
+def _send(plan: dict[str, Any], template: npt.NDArray[Any], name: str, done: dict[str, tuple[int, float]]) -> None:
     data, batch = Path(plan["data"]), plan["batch"]
     rate = plan["rate"] / len(plan["names"])
     with ba.Client(
@@ -95,14 +100,14 @@ def _send(plan: dict[str, Any], template: npt.NDArray[Any], name: str, done: dic
                 time.sleep(0.002)
                 continue
             client.send_batch(signals_at(template, client.next, batch))
-        done[name] = client.flush(120).next
+        done[name] = client.flush(120).next, elapsed
 
 
 def main() -> None:
     """Carry out the plan that the command line names."""
     plan = json.loads(Path(sys.argv[1]).read_text())
     template = np.load(plan["template"])
-    done: dict[str, int] = {}
+    done: dict[str, tuple[int, float]] = {}
     threads = [threading.Thread(target=_send, args=(plan, template, name, done)) for name in plan["names"]]
     for thread in threads:
         thread.start()
@@ -110,7 +115,8 @@ def main() -> None:
         thread.join()
     if len(done) < len(threads):
         sys.exit(1)
-    print(json.dumps(done))  # noqa: T201
+    acked = {name: count for name, (count, _) in done.items()}
+    print(json.dumps({"acked": acked, "sending_s": min(seconds for _, seconds in done.values())}))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 """Real nats-server processes on loopback, one or a cluster of several: for tests, the campaign and the demo.
 
 `with NatsServers(directory, nodes=3) as servers:` starts them and waits until JetStream answers. They die with the
-thread that started them (PR_SET_PDEATHSIG), so start them from one that lives long: the main thread. Ports are held by
+thread that started them (tether.py), so start them from one that lives long: the main thread. Ports are held by
 sockets of this process that never listen, so that a server that was killed finds its own again.
 """
 
 import contextlib
-import ctypes
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -21,10 +19,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from bitactor.validation.service import ServiceFailedError, held_port
+from bitactor.validation.tether import tethered
 
 HOST: Final = "127.0.0.1"
-_LIBC: Final = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG: Final = 1
 
 
 def binary() -> str | None:
@@ -124,9 +121,8 @@ class NatsServers:
         (folder / "conf").write_text(json.dumps(self.configuration(i)))
         with (folder / "out").open("ab") as out:
             self.processes[i] = subprocess.Popen(
-                [program, "-c", str(folder / "conf")], stdout=out, stderr=out, stdin=subprocess.DEVNULL,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 (the child calls two C functions and no more)
-            )  # fmt: skip
+                tethered([program, "-c", str(folder / "conf")]), stdout=out, stderr=out, stdin=subprocess.DEVNULL
+            )
         if wait:
             self.wait_until_healthy([i])
 
@@ -230,11 +226,3 @@ class NatsServers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop_all()
-
-
-def _die_with_parent() -> None:
-    """In the child, before it becomes a server."""
-    parent = os.getppid()
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # the parent has gone meanwhile
-        os._exit(1)

@@ -5,14 +5,15 @@ from bitactor.validation.campaign import Part
 
 def chaos_parts() -> list[Part]:
     """The parts of `bitactor chaos`."""
-    from bitactor.validation.chaos import clock, crashes, damage, disk, expiry, network, pauses
+    from bitactor.validation.chaos import clock, cluster, crashes, damage, disk, expiry, network, pauses
 
-    return [module.PART for module in (crashes, disk, network, pauses, clock, expiry, damage)]
+    return [module.PART for module in (crashes, disk, network, pauses, clock, expiry, damage, cluster)]
 
 
 def parts_of(*, against_target: bool) -> list[Part]:
     """The parts of `bitactor validate`. Against a target only what a client can measure."""
     from bitactor.validation.parts import (
+        adversarial,
         byte_order,
         coverage,
         deployment,
@@ -34,6 +35,6 @@ def parts_of(*, against_target: bool) -> list[Part]:
         return [target.PART]
     modules = (
         *(source_tests, throughput, exactly_once, memory, saturation, byte_order, races),
-        *(kills, sigterm, rotation, overload, power_loss, deployment, coverage),
+        *(kills, sigterm, rotation, overload, adversarial, power_loss, deployment, coverage),
     )
     return [module.PART for module in modules]

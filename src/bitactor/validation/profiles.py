@@ -18,6 +18,8 @@ QUICK: Final[dict[str, float]] = {
     "overload_base_s": 5,
     "overload_s": 8,
     "target_s": 5,
+    "adversarial_cases": 40,
+    "adversarial_all": 0,
     "source_tests": 0,
     "crashes": 40,
     "retention_crashes": 1,
@@ -29,6 +31,7 @@ QUICK: Final[dict[str, float]] = {
     "clock_jumps": 4,
     "expiries": 1,
     "damages": 400,
+    "nats_rounds": 3,
 }
 FULL: Final[dict[str, float]] = {
     **QUICK,
@@ -46,6 +49,8 @@ FULL: Final[dict[str, float]] = {
     "overload_base_s": 15,
     "overload_s": 60,
     "target_s": 60,
+    "adversarial_cases": 100,
+    "adversarial_all": 1,
     "source_tests": 1,
     "powerloss_images": 500,
     "crashes": 500,
@@ -58,6 +63,7 @@ FULL: Final[dict[str, float]] = {
     "clock_jumps": 12,
     "expiries": 3,
     "damages": 3_000,
+    "nats_rounds": 12,
 }
 TINY: Final[dict[str, float]] = {  # for tests of the campaign itself
     **QUICK,
@@ -75,11 +81,13 @@ TINY: Final[dict[str, float]] = {  # for tests of the campaign itself
     "overload_base_s": 1.5,
     "overload_s": 1,
     "target_s": 0.5,
+    "adversarial_cases": 3,
     "crashes": 18,
     "network_s": 0.3,
     "pauses": 1,
     "pause_s": 0.3,
     "clock_jumps": 2,
     "damages": 60,
+    "nats_rounds": 0,
 }
 PROFILES: Final = {"quick": QUICK, "full": FULL, "tiny": TINY}

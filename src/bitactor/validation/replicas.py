@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from bitactor.validation.nats import NatsServers
+from bitactor.validation.probes import UNANSWERED
 from bitactor.validation.service import Served, ServiceFailedError
 
 SETTLED_S: Final = 90.0
@@ -114,7 +115,7 @@ class Cluster:
             names = {replica.directory.name for replica in self.running}
             try:
                 lanes = self.running[0].ask("cluster")["lanes"]
-            except OSError:
+            except UNANSWERED:
                 lanes = []
             held = [sum(lane["owner"] == name for lane in lanes) for name in names]
             if lanes and sum(held) == len(lanes) and max(held) - min(held) <= 1:

@@ -1,4 +1,7 @@
-"""A real `bitactor serve` in a process of its own: started, killed, stopped, started again. One thread at a time."""
+"""A real `bitactor serve` in a process of its own: started, killed, stopped, started again. One thread at a time.
+
+It does not outlive the thread that started it (tether.py).
+"""
 
 import json
 import os
@@ -13,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+
+from bitactor.validation.tether import tethered
 
 # Of our own variables these go on to the service; others would be settings, or belong to the program that asks.
 KEPT_VARIABLES: Final = {"BITACTOR_CACHE_DIR", "BITACTOR_JIT", "BITACTOR_TEST_APP"}
@@ -71,7 +76,7 @@ class Served:
             "--ingest-port", str(self.port), "--admin-port", "0", *self.flags,
         ]  # fmt: skip
         with self.error.open("ab") as error:
-            self.process = subprocess.Popen(command, env=surroundings, stdout=subprocess.PIPE, stderr=error)
+            self.process = subprocess.Popen(tethered(command), env=surroundings, stdout=subprocess.PIPE, stderr=error)
         return self
 
     @property
@@ -155,15 +160,16 @@ class Served:
         """How many it has open."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))  # noqa: PTH208
 
-    def get(self, path: str) -> Any:
+    def get(self, path: str, timeout_s: float = 30) -> Any:
         """What the admin port answers: JSON parsed, other texts as they are."""
-        with urllib.request.urlopen(self.said["admin"].rstrip("/") + path, timeout=30) as answer:  # noqa: S310
+        with urllib.request.urlopen(self.said["admin"].rstrip("/") + path, timeout=timeout_s) as answer:  # noqa: S310
             text = answer.read().decode()
             return json.loads(text) if "json" in answer.headers["content-type"] else text
 
-    def metrics(self) -> dict[str, float]:
+    def metrics(self, timeout_s: float = 30) -> dict[str, float]:
         """The samples of /metrics by name with labels."""
-        rows = (line.rpartition(" ") for line in self.get("/metrics").splitlines() if line and line[0] != "#")
+        text = self.get("/metrics", timeout_s)
+        rows = (line.rpartition(" ") for line in text.splitlines() if line and line[0] != "#")
         return {name: float(value) for name, _, value in rows}
 
     def __enter__(self) -> Self:
@@ -182,7 +188,9 @@ def command_line(*arguments: str, timeout_s: float = 300) -> "subprocess.Complet
     """Run `bitactor` with these arguments; its status and what it wrote."""
     environ = {k: v for k, v in os.environ.items() if not k.startswith("BITACTOR_") or k in KEPT_VARIABLES}
     command = [sys.executable, "-m", "bitactor", *arguments]
-    return subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=timeout_s)
+    return subprocess.run(
+        tethered(command), env=environ, capture_output=True, text=True, check=False, timeout=timeout_s
+    )
 
 
 def wait_until(condition: Any, what: str, timeout_s: float = 120, every_s: float = 0.01) -> None:

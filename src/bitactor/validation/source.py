@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 
 from bitactor.validation import machine
 from bitactor.validation.campaign import CannotRun, DefectFoundError
+from bitactor.validation.tether import run_tree
 
 DEBUG: Final = ("-Dpython=false", "-Dbuildtype=debugoptimized", "-Db_ndebug=false")
 
@@ -33,11 +34,9 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def call(root: Path, command: Sequence[str], timeout_s: float, **env: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command of the tree. CannotRun when it is not on this machine."""
+    """Run a command of the tree; all that it started ends with it. CannotRun when it is not on this machine."""
     try:
-        return subprocess.run(
-            command, cwd=root, env=environment(**env), capture_output=True, text=True, timeout=timeout_s, check=False
-        )
+        return run_tree(command, cwd=root, env=environment(**env), timeout_s=timeout_s)
     except FileNotFoundError as error:
         raise CannotRun(f"{error.filename} is missing: `make test` sets it up") from error
     except subprocess.TimeoutExpired as error:

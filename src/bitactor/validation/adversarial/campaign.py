@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from bitactor.validation.adversarial.registry import Case, NotAsExpected, NotRun
+from bitactor.validation.places import stable
 
 if TYPE_CHECKING:
     from bitactor.validation.adversarial.site import Site
@@ -34,6 +35,8 @@ def run(
 ) -> list[Outcome]:
     """Run the cases in their order; an Outcome each, also told as they come. Never raises for a case.
 
+    In what was observed the site's directory reads SITE, and other places of this machine as `places.stable` says.
+
     remote: the site is a service of others; cases that need one of ours are not run.
     """
     outcomes = []
@@ -44,7 +47,7 @@ def run(
             state, observed = _NOT_OURS
         else:
             state, observed = _check(site, *_attack(site, case))
-        outcome = Outcome(case, state, observed, time.monotonic() - begin)
+        outcome = Outcome(case, state, stable(observed, {site.directory: "SITE"}), time.monotonic() - begin)
         outcomes.append(outcome)
         tell(outcome)
     return outcomes

@@ -7,6 +7,7 @@ thread at a time.
 
 import json
 import os
+import select
 import signal
 import ssl
 import subprocess
@@ -20,6 +21,7 @@ from bitactor.validation.adversarial.rawhttp import Web
 from bitactor.validation.adversarial.rawwire import ERROR, TRADE, Peer
 from bitactor.validation.adversarial.rawwire import signal as one_signal
 from bitactor.validation.adversarial.registry import NotAsExpected
+from bitactor.validation.tether import tethered
 
 APP: Final = Path(__file__).parent / "app.py"
 ROUND: Final = 64  # signals that the witness sends after an attack
@@ -92,13 +94,13 @@ class Served(Place):
         ports = ["--ingest-port", str(self._ports[0]), "--admin-port", str(self._ports[1])]
         with self.error.open("ab") as error:
             self.process = subprocess.Popen(
-                [*self._command, *ports], env=self._environ, cwd=self.directory, stdin=subprocess.DEVNULL,
+                tethered([*self._command, *ports]), env=self._environ, cwd=self.directory, stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE, stderr=error,
             )  # fmt: skip
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        line = self.process.stdout.readline() if select.select([self.process.stdout], [], [], START_S)[0] else b""
         if not line:
-            self.process.wait()
+            self.kill()
             raise NotAsExpected(f"the service did not start: {self.errors[-600:].decode(errors='replace')}")
         self.said = json.loads(line)
         port = int(self.said["ingest"][0].rpartition(":")[2])

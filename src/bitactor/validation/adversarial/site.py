@@ -18,6 +18,7 @@ from bitactor.validation.adversarial.certificates import CLIENT, SERVER, Authori
 from bitactor.validation.adversarial.rawwire import TRADE, WELCOME, Peer, signal
 from bitactor.validation.adversarial.registry import NotAsExpected, NotRun
 from bitactor.validation.adversarial.service import Place, Served, Witness, environment, python
+from bitactor.validation.tether import tethered
 
 TIMEOUT_S: Final = 120.0
 IDENTITIES: Final = ("honest", "attacker", "reader", "operator", "admin")
@@ -255,7 +256,7 @@ class Site:
     ) -> "subprocess.CompletedProcess[str]":
         try:
             done = subprocess.run(
-                command, env=environment(environ), cwd=cwd or self.directory, timeout=timeout_s, check=False,
+                tethered(command), env=environment(environ), cwd=cwd or self.directory, timeout=timeout_s, check=False,
                 capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
             )  # fmt: skip
         except subprocess.TimeoutExpired:

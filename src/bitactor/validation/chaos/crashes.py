@@ -41,6 +41,7 @@ class Tally:
         self.over_time: list[tuple[float, float]] = []
         self.longest_recovery_s = 0.0
         self.planted: dict[str, bool] = {}
+        self.failures: list[str] = []
         self.stopping = False
 
     def kill(self, where: str) -> None:
@@ -68,13 +69,16 @@ def run(run: Run) -> None:
     tally = Tally()
     with ThreadPoolExecutor(4 * max(1, int(host.usable_cores()))) as pool:
         try:
-            for _ in pool.map(lambda job: _directory(run, job[0], job[1], tally), enumerate(batches)):
+            for _ in pool.map(lambda job: _guarded(run, job[0], job[1], tally), enumerate(batches)):
                 pass
         except BaseException:
             tally.stopping = True
             pool.shutdown(cancel_futures=True)
             raise
-    _retention(run, tally, run.size("retention_crashes"))
+    try:
+        _retention(run, tally, run.size("retention_crashes"))
+    except Exception as error:  # told with the rest
+        tally.failures.append(f"retention: {type(error).__name__}: {str(error)[-400:]}")
     restarts = tally.hit.total()
     missed = [point for point in faults.POINTS if not tally.hit[point]]
     run.measure("crashes.restarts", restarts, f"{tally.hit['random']} at random moments; in {len(batches)} directories")
@@ -85,6 +89,17 @@ def run(run: Run) -> None:
     run.count("crashes.kills", {"scheduled": wanted, "retention": 2 * run.size("retention_crashes")},
               {"hit": restarts})  # fmt: skip
     run.plot(line("crashes", "Kills survived", "seconds", "kills", kills=tally.over_time))
+    run.measure("crashes.directories-failed", len(tally.failures), "; ".join(tally.failures[:3]))
+
+
+def _guarded(run: Run, number: int, places: list[str], tally: Tally) -> None:
+    """One directory's kills. What goes wrong there is a failure of the report, and the others go on."""
+    try:
+        _directory(run, number, places, tally)
+    except Exception as error:
+        run.happened("a directory failed", f"{number}: {error!r}")
+        with tally.lock:
+            tally.failures.append(f"directory {number}: {type(error).__name__}: {str(error)[-400:]}")
 
 
 def _directory(run: Run, number: int, places: list[str], tally: Tally) -> None:
@@ -161,7 +176,11 @@ PART = Part(
     "crashes",
     "Kill -9 at every crash point and at random",
     (
-        Criterion("crashes.restarts", "Kills survived", Threshold(">=", 1), "kills", COMMAND),
+        Criterion("crashes.restarts", "Kills survived", Threshold(">=", 1), "kills", COMMAND, at_least="crashes"),
+        Criterion(
+            "crashes.directories-failed", "Data directories whose kills or judgement failed", Threshold("==", 0), "",
+            COMMAND,
+        ),
         Criterion(
             "crashes.points-missed", "Named crash points that no kill hit", Threshold("==", 0), "points", COMMAND
         ),
@@ -170,4 +189,4 @@ PART = Part(
         *promises("crashes", COMMAND),
     ),
     run,
-)
+)  # fmt: skip

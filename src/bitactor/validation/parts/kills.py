@@ -43,7 +43,7 @@ PART = Part(
     "The service, killed under load",
     (
         *promises("service", COMMAND),
-        Criterion("service.kills", "Kills survived", Threshold(">=", 1), "kills", COMMAND),
+        Criterion("service.kills", "Kills survived", Threshold(">=", 1), "kills", COMMAND, at_least="kills"),
         Criterion("service.checker", "Defects planted into the history and found", Threshold("==", 6), "of 6", COMMAND),
         Criterion("service.ack-p99", "99% of acknowledgements within", Threshold("<=", 2000, warn=250), "ms", COMMAND),
         Criterion("service.recovery", "Recovery after a kill", Threshold("<=", 30, warn=5), "s", COMMAND),

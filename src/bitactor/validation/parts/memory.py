@@ -13,6 +13,7 @@ import bitactor as ba
 from bitactor.validation.campaign import DefectFoundError, Part, Run
 from bitactor.validation.criteria import Criterion, Threshold
 from bitactor.validation.parts.counters import KEYS_MAX, app, capped, counted, item, known, seen
+from bitactor.validation.tether import tethered
 
 COMMAND = "bitactor validate --only memory"
 BATCH = 65_536
@@ -60,7 +61,7 @@ def _ring(run: Run) -> None:
 def _process(run: Run) -> None:
     """A process whose limit of memory (RLIMIT_DATA) its keys reach: it goes on, and counts what had no room."""
     said = subprocess.run(
-        [sys.executable, "-m", __name__, str(run.size("memory_limit_mb"))],
+        tethered([sys.executable, "-m", __name__, str(run.size("memory_limit_mb"))]),
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     if said.returncode:

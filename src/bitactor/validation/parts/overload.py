@@ -11,6 +11,8 @@ from bitactor.validation.campaign import DefectFoundError, Part, Run
 from bitactor.validation.criteria import Criterion, Threshold
 from bitactor.validation.load import Checked, Load, signals_at
 from bitactor.validation.plots import line
+from bitactor.validation.probes import Probes
+from bitactor.validation.probes import criterion as scrapes
 from bitactor.validation.producers import Producer
 from bitactor.validation.service import Served
 from bitactor.validation.streams import input_kinds, stream
@@ -33,8 +35,8 @@ def p99(values: list[float]) -> float:
 class Watch:
     """Memory and acknowledged signals of a service over time, and the probe's latencies."""
 
-    def __init__(self, served: Served, probe: Producer) -> None:
-        self.served, self.probe = served, probe
+    def __init__(self, served: Served, probe: Producer, probes: Probes) -> None:
+        self.served, self.probe, self.probes = served, probe, probes
         self.begun = time.monotonic()
         self.memory: list[tuple[float, float]] = []
         self.rates: list[tuple[float, float]] = []
@@ -49,10 +51,10 @@ class Watch:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             self.memory.append((self.now(), self.served.rss_bytes() / MIB))
-            accepted = self.served.metrics()["bitactor_signals_accepted_total"]
-            now = time.monotonic()
-            self.rates.append((now - self.begun, (accepted - self._last[1]) / (now - self._last[0])))
-            self._last = (now, accepted)
+            if (metrics := self.probes.metrics()) is not None:
+                now, accepted = time.monotonic(), metrics["bitactor_signals_accepted_total"]
+                self.rates.append((now - self.begun, (accepted - self._last[1]) / (now - self._last[0])))
+                self._last = (now, accepted)
             time.sleep(0.2)
 
     def p99_between(self, begin: float, end: float) -> float:
@@ -61,7 +63,7 @@ class Watch:
 
 
 def run(run: Run) -> None:
-    """Find what the service takes, run a fifteenth of it, then ten producers without limit, then a fifteenth again."""
+    """Find what the service takes, run a twentieth of it, then ten producers without limit, then a twentieth again."""
     template = stream(run.app, "overload", 65_536, run.seed % 2**32, kinds=input_kinds(run.app)[:1])
     loads: list[dict[str, int]] = []
     with Served(run.directory, run.app_file, **SETTINGS) as served:
@@ -71,29 +73,31 @@ def run(run: Run) -> None:
         )
         probe.pause_s, probe.keep_latencies = PAUSE_S, True
         probe.start()
-        watch = Watch(served, probe)
+        watch = Watch(served, probe, Probes(served, run.happened))
         run.say("finding what it takes")
-        loads.append(_load(run, served, template, "find", run.sizes["overload_find_s"], 0, watch))
+        loads.append(_load(run, served, template, "find", run.sizes["overload_find_s"], 0, watch)[0])
         capacity = sum(loads[-1].values()) / run.sizes["overload_find_s"]
-        run.say(f"a fifteenth of {capacity:,.0f} signals/s")
+        run.say(f"a twentieth of {capacity:,.0f} signals/s")
         begun = watch.now()
-        loads.append(_load(run, served, template, "before", run.sizes["overload_base_s"], capacity / 15, watch))
+        loads.append(_load(run, served, template, "before", run.sizes["overload_base_s"], capacity / 20, watch)[0])
         usual, baseline = sum(loads[-1].values()) / run.sizes["overload_base_s"], watch.p99_between(begun + 0.5, 1e9)
         run.say("ten producers without a limit")
         run.happened("overload", "begins")
-        loads.append(_load(run, served, template, "over", run.sizes["overload_s"], 0, watch))
+        acked, lasted = _load(run, served, template, "over", run.sizes["overload_s"], 0, watch)
+        loads.append(acked)
         run.happened("overload", "ends")
-        over, ended = sum(loads[-1].values()) / run.sizes["overload_s"], watch.now()
+        over, ended = sum(acked.values()) / lasted, watch.now()
         run.say("the usual load again")
-        loads.append(_load(run, served, template, "after", run.sizes["overload_base_s"], capacity / 15, watch))
+        loads.append(_load(run, served, template, "after", run.sizes["overload_base_s"], capacity / 20, watch)[0])
         recovered = _recovered(watch, ended, baseline)
         memory = max(m for _, m in watch.memory)
         probe.total = probe.acked
         probe.finished()
-        refusals = {k: v for k, v in served.metrics().items() if k.startswith("bitactor_ingest_refused_total")}
+        refusals = {k: v for k, v in watch.probes.insist().items() if k.startswith("bitactor_ingest_refused_total")}
         if (status := served.stop()) != 0:
             raise DefectFoundError(f"SIGTERM ended it with status {status}: {served.errors()}")
         _compare(run, served, template, loads, probe)
+    run.measure("overload.seconds", lasted, f"{SENDERS} producers that sent all the time")
     run.measure("overload.factor", over / usual, f"{over:,.0f} signals/s taken against {usual:,.0f} usually")
     run.measure(
         "overload.memory", memory * MIB / BOUND_BYTES, f"{memory:,.0f} MiB; the bound is {BOUND_BYTES / MIB:,.0f} MiB"
@@ -101,6 +105,7 @@ def run(run: Run) -> None:
     run.measure(
         "overload.recovered", recovered, f"p99 {baseline:.1f} ms before; {sum(refusals.values()):,.0f} refusals"
     )
+    run.measure("overload.scrapes-failed", watch.probes.failed, watch.probes.note)
     run.plot(line("overload", "Memory of the service", "seconds", "MiB", memory=watch.memory))
     run.plot(line("overload", "Signals taken a second", "seconds", "signals/s", rate=watch.rates))
     latency = [(at - watch.begun, 1e3 * s) for at, s in probe.latencies]
@@ -109,14 +114,14 @@ def run(run: Run) -> None:
 
 def _load(
     run: Run, served: Served, template: npt.NDArray[Any], name: str, seconds: float, rate: float, watch: Watch
-) -> dict[str, int]:
+) -> tuple[dict[str, int], float]:
     names = [f"{name}{number}" for number in range(SENDERS)]
     batch = 8192 if not rate else 512
     load = Load(run.directory, served.data, served.port, template, names, seconds, rate=rate, batch=batch)
     try:
         while load.process.poll() is None and time.monotonic() - load.begun < seconds + 240:
             watch.look(0.2)
-        return load.result(5)
+        return load.result(5), load.sending_s
     finally:
         load.stop()
 
@@ -156,9 +161,11 @@ PART = Part(
     "Overload",
     (
         Criterion("overload.factor", "Load against the usual", Threshold(">=", 10), "times", COMMAND),
+        Criterion("overload.seconds", "For so long", Threshold(">=", 1), "s", COMMAND, at_least="overload_s"),
         Criterion("overload.memory", "Memory against the configured bound", Threshold("<=", 1.25), "times", COMMAND),
         Criterion("overload.lost", "Acknowledged signals lost", Threshold("==", 0), "signals", COMMAND),
         Criterion("overload.state", "States unlike an uninterrupted run's", Threshold("==", 0), "", COMMAND),
+        scrapes("overload", COMMAND),
         Criterion("overload.recovered", "p99 within 20% of before after", Threshold("<=", 2), "s", COMMAND),
     ),
     run,

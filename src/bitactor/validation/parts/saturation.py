@@ -10,6 +10,7 @@ from bitactor.validation.campaign import Part, Run
 from bitactor.validation.criteria import Criterion, Threshold
 from bitactor.validation.parts.counters import app, counted
 from bitactor.validation.parts.throughput import BATCH, batches
+from bitactor.validation.tether import tethered
 
 COMMAND = "bitactor validate --only saturation"
 BURN = "import time\nend = time.monotonic() + {}\nwhile time.monotonic() < end: pass"
@@ -20,7 +21,7 @@ def run(run: Run) -> None:
     seconds = run.sizes["saturation_s"]
     alone, _ = _ticks(seconds)
     burners = 2 * max(1, int(host.usable_cores()))
-    started = [subprocess.Popen([sys.executable, "-c", BURN.format(seconds + 3)]) for _ in range(burners)]
+    started = [subprocess.Popen(tethered([sys.executable, "-c", BURN.format(seconds + 3)])) for _ in range(burners)]
     try:
         time.sleep(0.5)
         beside, statistics = _ticks(seconds)

@@ -28,6 +28,7 @@ def run(run: Run) -> None:
         w.served.start().ready()
         w.finish(1000)
         findings = w.judge()
+    run.measure("sigterm.rounds", len(took), "each with signals in flight")
     run.measure("sigterm.exits", good / rounds, f"{good} of {rounds} ended with status 0")
     run.measure("sigterm.replayed", replayed, "signals, over all starts after an orderly stop")
     run.measure("sigterm.seconds", max(seconds for _, seconds in took), "the longest, from the signal to the exit")
@@ -39,6 +40,7 @@ PART = Part(
     "sigterm",
     "SIGTERM under load",
     (
+        Criterion("sigterm.rounds", "SIGTERMs under load", Threshold(">=", 1), "", COMMAND, at_least="sigterms"),
         Criterion("sigterm.exits", "Share of exits with status 0", Threshold("==", 1), "", COMMAND),
         Criterion("sigterm.replayed", "Signals replayed after an orderly stop", Threshold("==", 0), "signals", COMMAND),
         Criterion("sigterm.seconds", "The longest stop", Threshold("<=", 30), "s", COMMAND),
