@@ -4,12 +4,17 @@ The first words of each docstring are its name in the table. Whether all was exa
 """
 
 import json
+import re
+import subprocess
 import time
+from datetime import datetime
 
 import yaml
-from kube import HERE, PYTHON, Failed, apply, get, kubectl, status, wait_for
+from kube import PYTHON, Failed, apply, get, kubectl, status, wait_for
 
 HOST = "bitactor-e2e-host"
+LEAVES_S = 4.0  # shutdown.preStopSeconds is 5; the API's clock and this one are of one machine or near
+_IS_JSON = re.compile(r"\{.*\}$").match
 _KILLER = """
 import os, sys
 uid = sys.argv[1].replace("-", "_"), sys.argv[1]
@@ -39,10 +44,25 @@ def replaced(service, pod, seconds=240):
 
 
 def pod_deleted(service):
-    """A pod is deleted."""
+    """A pod is deleted: it leaves the Service, drains, and stops in order."""
     pod = service.pods()[0]
-    service.k("delete", "pod", pod["metadata"]["name"], "--wait=false")
-    replaced(service, pod)
+    name = pod["metadata"]["name"]
+    follow = ["kubectl", "-n", service.namespace, "logs", "--follow", "--tail=0", name, "-c", "bitactor"]
+    with subprocess.Popen(follow, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as following:
+        begun = time.time()
+        service.k("delete", "pod", name, "--wait=false")
+        replaced(service, pod)
+        in_order(following.communicate(timeout=60)[0].splitlines(), begun)
+
+
+def in_order(lines, begun):
+    """Failed unless a pod's last lines say that it drained after it had left the Service, and that it stopped."""
+    said = {line["event"]: line["ts"] for line in map(json.loads, filter(_IS_JSON, lines))}
+    if "stopped" not in said or "stopping" not in said:
+        raise Failed(f"the pod did not stop in order; its last line: {lines[-1] if lines else 'none'}")
+    after = datetime.fromisoformat(said["stopping"]).timestamp() - begun
+    if after < LEAVES_S:
+        raise Failed(f"the pod drained {after:.1f} s after it was deleted, before it had left the Service everywhere")
 
 
 def process_killed(service):
@@ -119,8 +139,7 @@ def upgraded(service):
 
 def app_changed(service):
     """An upgrade that changes the app."""
-    text = (HERE / "flights_app.py").read_text()
-    changed = text.replace('"total": "f8"}', '"total": "f8", "after": "u8"}') + "    state.after += 1\n"
+    changed = service.app.replace('"total": "f8"}', '"total": "f8", "after": "u8"}') + "    state.after += 1\n"
     service.upgrade(**{**service.given, "app": {"files": {"flights.py": changed}}})
 
 

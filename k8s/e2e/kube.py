@@ -6,10 +6,11 @@ import subprocess
 import time
 from pathlib import Path
 
+import flights_app
 import yaml
+from flights_app import ROOT
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
 CHART = ROOT / "k8s/helm/bitactor"
 PYTHON = "/opt/bitactor/bin/python"
 
@@ -99,6 +100,8 @@ class Service:
         self.workload = "statefulset" if mode == "standalone" else "deployment"
         self.has_volume = mode == "standalone"  # also after it has become replicas
         self.by_terraform = False
+        self.chart, self.app = CHART, flights_app.text()  # others, where a fault is planted (planted.py)
+        self.timeout = "300s"
         self.given = {}  # values beside image and app
 
     def k(self, *arguments, **more):
@@ -116,21 +119,35 @@ class Service:
         return {
             "mode": self.mode,
             "image": {"repository": repository, "tag": tag, "pullPolicy": "IfNotPresent"},
-            "app": {"files": {"flights.py": (HERE / "flights_app.py").read_text()}},
+            "app": {"files": {"flights.py": self.app}},
             **more,
         }
 
-    def helm(self, verb, values=None, *arguments, timeout="300s"):
+    def helm(self, verb, values=None, *arguments):
         """Run helm VERB with values."""
-        chart = [CHART] if verb in {"install", "upgrade"} else []
+        chart = [self.chart] if verb in {"install", "upgrade"} else []
         given = yaml.safe_dump(values) if values is not None else None
-        command = ["helm", verb, self.release, *chart, "-n", self.namespace, *arguments, "--timeout", timeout]
+        command = ["helm", verb, self.release, *chart, "-n", self.namespace, *arguments, "--timeout", self.timeout]
         return run(*command, *(["-f", "-"] if given else []), given=given)
 
     def upgrade(self, **more):
-        """Install or upgrade, and wait until it is rolled out."""
-        self.helm("upgrade", self.values(**more), "--install", "--wait")
+        """Install or upgrade, and wait until it is rolled out. Failed with what pods say that are not ready."""
+        try:
+            self.helm("upgrade", self.values(**more), "--install", "--wait")
+        except Failed as error:
+            raise Failed(f"{error}{self.last_words()}") from error
         wait_for("former pods to end", 120, self.no_pod_ends)
+
+    def last_words(self):
+        """The last line of each pod that is not ready."""
+        words = ""
+        for pod in self.pods():
+            name = pod["metadata"]["name"]
+            if not is_ready(pod):
+                for former in ((), ("--previous",)):
+                    said = status("kubectl", "-n", self.namespace, "logs", name, "--tail=1", *former)[1]
+                    words += f"; {name}: {said[-700:]}"
+        return words
 
     def no_pod_ends(self):
         """Whether none of its pods is on its way out."""

@@ -2,12 +2,16 @@
 
 Ends with a table of what passed and a JSON file, build/k8s-e2e.json. Status 1 when a step failed. cluster.py says where
 it runs; IMAGE, BASE, NATS_CHART, CLUSTER_TOOLS and RATE (signals a second of the steady load) choose.
+
+--plant NAME, NAME,NAME or all: plants faults one after the other (planted.py has the table, --plant list prints it) and
+runs what should find each; build/k8s-planted.json. Status 1 when one was not found.
 """
 
 import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 import traceback
@@ -16,6 +20,7 @@ from datetime import UTC, datetime
 import alone as standalone
 import cluster
 import monitoring
+import planted
 import steps
 from kube import ROOT, Bad, Failed, Service, kubectl
 
@@ -43,16 +48,57 @@ def machine():
     return f"{os.cpu_count()} cores of {model or platform.machine()}, Linux {platform.release()}"
 
 
+def committed():
+    """The commit that ran, and whether the tree was as committed; None where there is no repository."""
+    said = [
+        subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+        for command in (("rev-parse", "--short=10", "HEAD"), ("status", "--porcelain"))
+    ]
+    return {"commit": said[0] or None, "changed": bool(said[1])}
+
+
+def write(file, version, **figures):
+    """The report, in a file; its name."""
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    with open(ROOT / file, "w") as out:
+        json.dump({"at": at, "machine": machine(), "kubernetes": version, **committed(), **figures}, out, indent=1)
+    return file
+
+
+def plant(image, version, given):
+    """Plant faults; whether one was not found."""
+    names = list(planted.PLANTS) if given.plant == "all" else given.plant.split(",")
+    rows = []
+    for name in names:
+        one, at = planted.PLANTS[name], time.monotonic()
+        print(f"\n{name}: step {one.step}: {one.what}", flush=True)
+        found, said = planted.planted(name, image)
+        print(f"  {'found' if found else 'NOT FOUND'}: {said[:1000]}", flush=True)
+        row = {"plant": name, "step": one.step, "what": one.what, "found": found, "said": said[:1000]}
+        rows.append(row | {"seconds": round(time.monotonic() - at, 1)})
+    missed = [row["plant"] for row in rows if not row["found"]]
+    written = write(given.json or "build/k8s-planted.json", version, missed=missed, rows=rows)
+    print(f"\n{len(rows) - len(missed)} of {len(rows)} were found; {written}")
+    return bool(missed)
+
+
 def main():
     """Run the steps; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="numbers of steps, with commas")
-    parser.add_argument("--json", default=str(ROOT / "build/k8s-e2e.json"))
+    parser.add_argument("--plant", default="", help="names of faults to plant, with commas; all; list")
+    parser.add_argument("--json", default="")
     given = parser.parse_args()
+    if given.plant == "list":
+        for name, one in planted.PLANTS.items():
+            print(f"{name:<12} step {one.step:<3} {one.what}")
+        return False
     version = cluster.connect()
     begun = time.monotonic()
     image = cluster.image()
     print(f"Kubernetes {version}; image {image} ready after {time.monotonic() - begun:.0f} s", flush=True)
+    if given.plant:
+        return plant(image, version, given)
     rows, failed = [], []
     for number, title, step in plan(image):
         if given.only and number not in given.only.split(","):
@@ -74,21 +120,12 @@ def main():
             rows.append({"step": number, "check": title, "result": "FAILED", "seen": str(error)})
             print(f"  FAIL  {error}", flush=True)
         rows.append({"step": number, "check": "seconds", "result": "", "seen": round(time.monotonic() - at, 1)})
-    report = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
-        "kubernetes": version,
-        "image": image,
-        "failed": failed,
-        "rows": rows,
-    }
-    with open(given.json, "w") as file:
-        json.dump(report, file, indent=1)
+    written = write(given.json or "build/k8s-e2e.json", version, failed=failed, rows=rows)
     print("\nstep  result  check")
     for row in rows:
         if row["result"]:
             print(f"{row['step']:>4}  {row['result']:<6}  {row['check']}: {row['seen']}")
-    print(f"\n{'FAILED: steps ' + ', '.join(failed) if failed else 'all passed'}; {given.json}")
+    print(f"\n{'FAILED: steps ' + ', '.join(failed) if failed else 'all passed'}; {written}")
     print(kubectl("get", "namespaces", "-o", "name").replace("\n", " "))
     return bool(failed)
 

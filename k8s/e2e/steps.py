@@ -16,7 +16,7 @@ import cluster
 import faults
 import numpy as np
 import yaml
-from kube import HERE, PYTHON, ROOT, Bad, Failed, Load, get, kubectl, run, status, wait_for
+from kube import PYTHON, ROOT, Bad, Failed, Load, get, kubectl, run, status, wait_for
 
 LIGHT = {"resources": {"requests": {"cpu": "150m"}}}
 # Lanes reserve their room with each NATS server; volumes are small here.
@@ -49,8 +49,34 @@ def installed(service):
         "rollout",
         kubectl("-n", "bitactor", "rollout", "status", "deployment/bitactor-bitactor", "--timeout=300s").strip(),
     )
+    yield "image", sized(service)
     yield from validated(service)
     yield "helm test", tested(service)
+
+
+def sized(service):
+    """Size of the image: its layers as the node has them, and its files."""
+
+    def layers():
+        nodes = get("nodes")
+        images = [one for node in nodes for one in node["status"].get("images", [])]
+        return next((one["sizeBytes"] for one in images if service.image in one["names"]), None)
+
+    code = (
+        "import os, stat\n"
+        "skip = {line.split()[1] for line in open('/proc/mounts')} - {'/'}\n"
+        "total = 0\n"
+        "for at, folders, files in os.walk('/'):\n"
+        "    folders[:] = [one for one in folders if os.path.join(at, one) not in skip]\n"
+        "    for one in files:\n"
+        "        had = os.lstat(os.path.join(at, one))\n"
+        "        total += had.st_size if stat.S_ISREG(had.st_mode) and os.path.join(at, one) not in skip else 0\n"
+        "print(total)"
+    )
+    pod = service.pods(ready=True)[0]["metadata"]["name"]
+    files = int(service.k("exec", pod, "-c", "bitactor", "--", PYTHON, "-I", "-c", code))
+    packed = wait_for("the node's list of images", 360, layers, every=2)
+    return f"{files / 1e6:.0f} MB of files; {packed / 1e6:.0f} MB of layers on the node"
 
 
 def terraform_finds_providers():
@@ -72,7 +98,7 @@ def with_terraform(service):
         "container": {"image": {"repository": nats_repository, "tag": nats_tag, "pullPolicy": "IfNotPresent"}}
     }
     image = {"repository": repository, "tag": tag, "pull_policy": "IfNotPresent"}
-    app = {"flights.py": (HERE / "flights_app.py").read_text()}
+    app = {"flights.py": service.app}
     environment = {
         "KUBE_CONFIG_PATH": os.environ["KUBECONFIG"],
         "TF_VAR_image": json.dumps(image),
@@ -288,15 +314,13 @@ def confined(service):
             process.terminate()
     yield from account(service)
     pod = service.pods()[0]["metadata"]["name"]
-    code = (
-        "import pathlib\n"
-        "try: pathlib.Path('/x').write_text(''); print('written')\n"
-        "except OSError as e: print(e.strerror)"
-    )
-    said = service.k("exec", pod, "-c", "bitactor", "--", PYTHON, "-I", "-c", code).strip()
-    if said == "written":
-        raise Failed("the root file system can be written")
-    yield "root file system", said
+    code = "import os; print(os.statvfs('/').f_flag & os.ST_RDONLY, os.path.exists('/var/run/secrets/kubernetes.io'))"
+    read_only, mounted = service.k("exec", pod, "-c", "bitactor", "--", PYTHON, "-I", "-c", code).split()
+    if read_only == "0":
+        raise Failed("the root file system is not mounted read-only")
+    if mounted == "True":
+        raise Failed("the account's token is mounted in the pod")
+    yield "in the pod", "the root file system is mounted read-only, and no token of the account is there"
     service.k("delete", "pod", "stranger", "--grace-period=1")
 
 

@@ -221,11 +221,7 @@ def running():
         "token": Path("/var/run/secrets/kubernetes.io").exists(),
         "shell": any(Path(name).exists() for name in ("/bin/sh", "/usr/bin/sh", "/bin/bash")),
     }
-    try:
-        Path("/written").write_text("")
-        facts["root_writable"] = True
-    except OSError:
-        facts["root_writable"] = False
+    facts["root_writable"] = not os.statvfs("/").f_flag & os.ST_RDONLY  # writing would fail for this user in any case
     token = Path("/etc/bitactor/admin/token").read_text().strip()
     _, text = get("http://127.0.0.1:8080/metrics", token)
     for line in text.splitlines():
