@@ -21,6 +21,7 @@ import alone as standalone
 import cluster
 import monitoring
 import planted
+import secured
 import steps
 from kube import ROOT, Bad, Failed, Service, kubectl
 
@@ -34,7 +35,9 @@ def plan(image):
         ("2", "real flights through the Service", lambda: steps.flights_sent(service)),
         ("3", "exact under faults", lambda: steps.disturbed(service)),
         ("4", "autoscaling", lambda: steps.autoscaled(service)),
+        ("4b", "validate_deployment.sh --load --kill", lambda: steps.validated_under_load(service)),
         ("5", "confined", lambda: steps.confined(service)),
+        ("5b", "NATS over TLS with a password", lambda: secured.over_tls(image)),
         ("6", "standalone", lambda: standalone.standalone(alone)),
         ("7", "monitored", lambda: monitoring.monitored(alone)),
         ("6b", "standalone becomes replicas", lambda: standalone.migrated(alone)),

@@ -147,8 +147,8 @@ def tested(service):
     return "passed: signals sent over TLS, and exactly these counted"
 
 
-def nats_with_helm(service, servers=3):
-    """NATS with JetStream by its official chart, as the Terraform module has it."""
+def nats_with_helm(service, servers=3, more=None):
+    """NATS with JetStream by its official chart, as the Terraform module has it; more: values over those."""
     text = (ROOT / "k8s/terraform/nats-values.yaml.tftpl").read_text()
     text = "\n".join(line for line in text.splitlines() if "%{" not in line and "${storage_class}" not in line)
     values = yaml.safe_load(text.replace("${replicas}", str(servers)).replace("${storage_size}", STORAGE))
@@ -158,7 +158,15 @@ def nats_with_helm(service, servers=3):
     chart = os.environ.get("NATS_CHART")
     where = [chart] if chart else ["nats", "--repo", "https://nats-io.github.io/k8s/helm/charts/"]
     command = ["helm", "upgrade", "--install", "nats", *where, "-n", service.namespace, "--wait", "-f", "-"]
-    run(*command, given=yaml.safe_dump(values))
+    run(*command, given=yaml.safe_dump(merged(values, more or {})))
+
+
+def merged(under, over):
+    """Both, where over wins."""
+    both = {**under, **over}
+    return {
+        k: merged(under[k], v) if isinstance(v, dict) and isinstance(under.get(k), dict) else v for k, v in both.items()
+    }
 
 
 # --- 2: real flights ---
@@ -241,10 +249,12 @@ def each_exact(service, every):
 # --- 4: autoscaling ---
 
 
+SCALING = {"enabled": True, "minReplicas": 3, "maxReplicas": 5, "scaleDownAfterSeconds": 30}
+
+
 def autoscaled(service):
     """Load until the autoscaler adds pods, then fewer again; nothing is lost; pods start in time."""
-    scaling = {"enabled": True, "minReplicas": 3, "maxReplicas": 5, "scaleDownAfterSeconds": 30}
-    service.given = helm_values(service, **LIGHT, autoscaling=scaling)
+    service.given = helm_values(service, **LIGHT, autoscaling=SCALING)
     service.upgrade(**service.given)
     wait_for("the autoscaler reads CPU", 120, lambda: use(service) is not None, every=2)
     with Load(service, 200_000) as load:
@@ -258,6 +268,18 @@ def autoscaled(service):
         wait_for("three pods again", 400, lambda: len(service.pods()) == 3, every=1)
     yield "scale down", load.said()
     yield "pod start", started(service)
+
+
+def validated_under_load(service):
+    """validate_deployment.sh --load --kill: as the operator drives the autoscaler and deletes a pod."""
+    service.given = helm_values(service, **LIGHT, autoscaling=SCALING)
+    service.upgrade(**service.given)
+    os.environ.setdefault("LOAD_RATE", "200000")
+    wanted = {"validate: pod deleted", "validate: autoscale", "validate: usage", "validate_deployment.sh"}
+    for check, seen in validated(service, "--load", "--kill"):
+        if check in wanted or isinstance(seen, Bad):
+            yield check, seen
+    wait_for("three pods again", 400, lambda: len(service.pods()) == 3, every=1)
 
 
 def use(service):
