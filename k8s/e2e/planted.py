@@ -1,7 +1,7 @@
 """Faults that are planted, and the step that finds each: run.py --plant NAME|all|list.
 
 A fault is an edit of the chart (in a copy of it, which is then installed), or of the app. What a step has to say of it
-is an expression in the table. A release is left with its fault; the next plant, or any step, upgrades it again.
+is an expression in the table. All of it is in two namespaces of its own, which are made anew and removed afterwards.
 """
 
 import re
@@ -15,9 +15,10 @@ import alone as standalone
 import faults
 import monitoring
 import steps
-from kube import CHART, Bad, Failed, Service, get
+from kube import CHART, Bad, Failed, Load, Service, get, kubectl
 
 STANDALONE = "standalone"
+SPACES = ("bitactor-planted", "bitactor-planted-alone")
 
 
 class Plant(NamedTuple):
@@ -60,12 +61,13 @@ def migrated_without_import(service):
     """Step 6b with its import left out."""
     service.upgrade(**service.given)
     service.client_pod()
+    with Load(service, steps.RATE):
+        pass
     kept, standalone.in_volume = standalone.in_volume, lambda *_: "left out"
     try:
         yield from standalone.migrated(service)
     finally:
         standalone.in_volume = kept
-        service.helm("uninstall", None, "--wait")
 
 
 def taken_away(service):
@@ -241,8 +243,7 @@ PLANTS = {
 def planted(name, image):
     """Plant a fault and run what should find it; (whether it was found, what was said)."""
     one = PLANTS[name]
-    service = standalone.alone(image) if one.mode == STANDALONE else replicas(image)
-    service.namespace_there()
+    service = one_pod(image) if one.mode == STANDALONE else replicas(image)
     with tempfile.TemporaryDirectory(prefix="planted-") as folder:
         service.chart = Path(shutil.copytree(CHART, Path(folder) / "bitactor"))
         if one.edit:
@@ -259,9 +260,22 @@ def planted(name, image):
     return bool(found), found[0].strip() if found else "\n".join(said) or "nothing: the step passed"
 
 
+def cleared(wait):
+    """Remove the namespaces."""
+    kubectl("delete", "namespace", *SPACES, "--ignore-not-found", f"--wait={str(wait).lower()}")
+
+
+def one_pod(image):
+    """The service of step 6."""
+    service = standalone.alone(image)
+    service.namespace = SPACES[1]
+    service.namespace_there()
+    return service
+
+
 def replicas(image):
     """The service of steps 1 to 5, by Helm alone, over a NATS that is made when it is not there."""
-    service = Service(image, mode="cluster")
+    service = Service(image, namespace=SPACES[0], mode="cluster")
     service.given = steps.helm_values(service, **steps.LIGHT, autoscaling={"enabled": False})
     service.namespace_there()
     if not get("statefulset", "nats", service.namespace):

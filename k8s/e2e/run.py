@@ -72,6 +72,7 @@ def plant(image, version, given):
     """Plant faults; whether one was not found."""
     names = list(planted.PLANTS) if given.plant == "all" else given.plant.split(",")
     rows = []
+    planted.cleared(wait=True)
     for name in names:
         one, at = planted.PLANTS[name], time.monotonic()
         print(f"\n{name}: step {one.step}: {one.what}", flush=True)
@@ -79,6 +80,7 @@ def plant(image, version, given):
         print(f"  {'found' if found else 'NOT FOUND'}: {said[:1000]}", flush=True)
         row = {"plant": name, "step": one.step, "what": one.what, "found": found, "said": said[:1000]}
         rows.append(row | {"seconds": round(time.monotonic() - at, 1)})
+    planted.cleared(wait=False)
     missed = [row["plant"] for row in rows if not row["found"]]
     written = write(given.json or "build/k8s-planted.json", version, missed=missed, rows=rows)
     print(f"\n{len(rows) - len(missed)} of {len(rows)} were found; {written}")
