@@ -274,7 +274,7 @@ def validated_under_load(service):
     """validate_deployment.sh --load --kill: as the operator drives the autoscaler and deletes a pod."""
     service.given = helm_values(service, **LIGHT, autoscaling=SCALING)
     service.upgrade(**service.given)
-    os.environ.setdefault("LOAD_RATE", "200000")
+    os.environ.setdefault("LOAD_RATE", "600000")
     wanted = {"validate: pod deleted", "validate: autoscale", "validate: usage", "validate_deployment.sh"}
     for check, seen in validated(service, "--load", "--kill"):
         if check in wanted or isinstance(seen, Bad):

@@ -18,6 +18,7 @@ from pathlib import Path
 
 SECRETS = Path("/secrets")
 CONNECT_S = 5
+KEYS = 16  # of a steady load, so that more than one lane, and so more than one pod, has work
 
 
 def say(**figures):
@@ -158,15 +159,15 @@ def latency(address, kind, count, secrets):
 
 
 def steady(address, admin, kind, actor, counter, rate, seconds):
-    """A rate for a time, in pieces of 20 ms, acknowledged as it goes: sent, counted, and the longest gap in acks."""
+    """A rate for a time over KEYS keys, in pieces of 20 ms: sent, counted, and the longest gap in acknowledgements."""
     import numpy as np
 
     name, rate, seconds = unique("steady"), float(rate), float(seconds)
-    piece = max(1, int(rate / 50))
+    piece = max(KEYS, int(rate / 50) // KEYS * KEYS)
+    names = [f"{name}-{number}" for number in range(KEYS)]
     gap = _Gap()
     with client(address, name) as sender:
-        key = sender.key(name)
-        keys, values = np.full(piece, key, np.uint64), np.ones(piece)
+        keys, values = np.tile(np.array([sender.key(text) for text in names], np.uint64), piece // KEYS), np.ones(piece)
         watcher = threading.Thread(target=gap.watch, args=(sender,))
         watcher.start()
         begun, sent = time.monotonic(), 0
@@ -177,9 +178,12 @@ def steady(address, admin, kind, actor, counter, rate, seconds):
         ack = sender.flush(120)
         gap.over = True
         watcher.join()
-    got = ask(admin, f"actors/{actor}/state/{name}?text=true")["state"][counter]
-    tidy(admin, name)
     took = time.monotonic() - begun
+    counts = [counted(admin, actor, counter, text) for text in names]
+    got = sum(counts)
+    for text in names:
+        tidy(admin, text)
+    tidy(admin, name)
     say(
         sent=sent,
         acknowledged=ack.next,
@@ -188,7 +192,19 @@ def steady(address, admin, kind, actor, counter, rate, seconds):
         gap_ms_max=round(1000 * gap.longest),
         durability=ack.durability,
     )
-    return sent == ack.next == got
+    return sent == ack.next == got and set(counts) == {sent // KEYS}
+
+
+def counted(admin, actor, counter, key):
+    """What a key's state counts; asked again for a while where a lane is just changing hands."""
+    end = time.monotonic() + 30
+    while True:
+        try:
+            return ask(admin, f"actors/{actor}/state/{key}?text=true")["state"][counter]
+        except urllib.error.URLError as error:
+            if getattr(error, "code", 503) != 503 or time.monotonic() > end:
+                raise
+        time.sleep(0.5)
 
 
 class _Gap:
