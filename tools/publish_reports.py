@@ -48,10 +48,13 @@ def wrong_with(report: dict[str, object], text: str) -> str:
 def publish(source: Path, target: Path) -> str:
     """Copy a report and what stands beside it; what is wrong, or nothing."""
     text = source.read_text(encoding="utf-8")
-    reason = wrong_with(json.loads(text), text)
+    report = json.loads(text)
+    reason = wrong_with(report, text)
     for suffix in (".json", ".md", ".html"):
         if not reason and source.with_suffix(suffix).exists():
             shutil.copyfile(source.with_suffix(suffix), target.with_suffix(suffix))
+            if report.get("variants"):  # a report of variants alone is in this one
+                target.with_name("adversarial_variants_report").with_suffix(suffix).unlink(missing_ok=True)
     return reason
 
 
