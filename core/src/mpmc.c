@@ -78,10 +78,8 @@ void ba_mpmc_consumer_leave(ba_mpmc_consumer *consumer) {
 void ba_mpmc_close(ba_mpmc_ring *r) {
   uint32_t open = BA_MPMC_OPEN;
   if (!ba_cas_strong_acq_rel(&r->state, &open, BA_MPMC_CLOSING)) return;
-  uint64_t head = ba_load_acquire(&r->claimed);
   /* acq_rel: release shows the state to whom loads the sealed value; acquire as in ba_mpmc_try_claim */
-  while (!ba_cas_weak_acq_rel(&r->claimed, &head, head + BA_MPMC_SEAL)) {
-  }
+  const uint64_t head = ba_fetch_add_acq_rel(&r->claimed, BA_MPMC_SEAL);
   ba_store_relaxed(&r->end, head);             /* relaxed: published by the store below */
   ba_store_seq_cst(&r->state, BA_MPMC_SEALED); /* release: pairs with the acquire in nothing_at; seq_cst: wait.h */
   ba_wake_all(&r->items);

@@ -2,7 +2,7 @@
  * Every result and every edge of the one-to-one and the many-to-many ring, one by one: options, memory that is refused,
  * no room, nothing there, wrapped batches, ends, waits that time out, counters that cannot be true.
  *
- * What needs another thread waits for it to be asleep (ba_was_parked) and not for a time. The last three tests let
+ * What needs another thread waits for it to be asleep (ba_was_parked) and not for a time. The last four tests let
  * threads collide until swaps are lost: a figure of chance, but of hundreds of thousands of tries.
  */
 #include <bitactor/alloc.h>
@@ -532,6 +532,40 @@ static void what_was_pushed_before_a_close_comes_out_when_threads_collide(void) 
   }
 }
 
+static void *pushes_and_pops_without_rest(void *arg) {
+  crowd *all = arg;
+  ba_mpmc_producer p = {.ring = all->ring};
+  ba_mpmc_consumer c = {.ring = all->ring};
+  uint64_t in = 0, out = 0, n;
+  for (uint64_t i = 0; i < OPENINGS; i++) {
+    uint64_t item = i;
+    if (ba_mpmc_try_push(&p, &item, 1, &n) == BA_RING_OK) in += i;
+    if (ba_mpmc_try_pop(&c, &item, 1, &n) == BA_RING_OK) out += item;
+  }
+  ba_fetch_add_relaxed(&all->in, in);
+  ba_fetch_add_relaxed(&all->out, out);
+  return NULL;
+}
+
+/* A ring that is full or empty most of the time: what a try saw belongs, as often as not, to a claim of others. */
+static void what_goes_in_comes_out_when_threads_collide_at_a_ring_of_one(void) {
+  const ba_ring_options options = {.capacity = 1, .item_bytes = 8};
+  crowd all;
+  pthread_t threads[THREADS];
+  CHECK(ba_mpmc_create(&options, THREADS, THREADS, &all.ring) == BA_RING_OK, "create");
+  ba_store_relaxed(&all.in, 0);
+  ba_store_relaxed(&all.out, 0);
+  for (int i = 0; i < THREADS; i++) {
+    CHECK(!pthread_create(&threads[i], NULL, pushes_and_pops_without_rest, &all), "thread");
+  }
+  for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);
+  ba_mpmc_consumer c = {.ring = all.ring};
+  uint64_t item, n, left = 0;
+  while (ba_mpmc_try_pop(&c, &item, 1, &n) == BA_RING_OK) left += item;
+  CHECK(ba_load_relaxed(&all.in) == ba_load_relaxed(&all.out) + left, "sums");
+  ba_mpmc_destroy(all.ring);
+}
+
 static void *claims_without_rest(void *arg) {
   ba_mpmc_producer p = {.ring = arg};
   ba_mpmc_consumer c = {.ring = arg};
@@ -540,9 +574,9 @@ static void *claims_without_rest(void *arg) {
   return NULL;
 }
 
-/* The swap of a close is lost to a claim at the same moment; a thread that claims without rest makes that likely. */
+/* A close comes between the load and the swap of a claim; a thread that claims without rest makes that likely. */
 static void a_close_seals_the_ring_while_claims_go_on(void) {
-  for (int turn = 0; turn < 10 * CLOSINGS; turn++) {
+  for (int turn = 0; turn < 4 * CLOSINGS; turn++) {
     ba_mpmc_ring *m = many((uint64_t)turn);
     pthread_t thread;
     CHECK(!pthread_create(&thread, NULL, claims_without_rest, m), "thread");
@@ -574,6 +608,7 @@ int main(void) {
   handles_are_counted_right_when_threads_collide();
   what_was_pushed_before_a_close_comes_out_when_threads_collide();
   a_close_seals_the_ring_while_claims_go_on();
+  what_goes_in_comes_out_when_threads_collide_at_a_ring_of_one();
   puts("test_ring_edges: ok");
   return 0;
 }

@@ -28,8 +28,8 @@
  * others go on until they come to them, at most one lap, and then see EMPTY or FULL, or wait, until it goes on. No ring
  * of this kind can pass it without giving up order or exactness.
  *
- * Closing is exact: ba_mpmc_close moves `claimed` out of every producer's reach by compare-and-swap, so each claim is
- * either before it and will be delivered, or gets CLOSED.
+ * Closing is exact: ba_mpmc_close moves `claimed` out of every producer's reach in one atomic addition, so each claim
+ * is either before it and will be delivered, or gets CLOSED.
  */
 #ifndef BITACTOR_MPMC_H
 #define BITACTOR_MPMC_H
