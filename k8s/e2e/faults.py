@@ -47,8 +47,9 @@ def pod_deleted(service):
     """A pod is deleted: it leaves the Service, drains, and stops in order."""
     pod = service.pods()[0]
     name = pod["metadata"]["name"]
-    follow = ["kubectl", "-n", service.namespace, "logs", "--follow", "--tail=0", name, "-c", "bitactor"]
+    follow = ["kubectl", "-n", service.namespace, "logs", "--follow", "--tail=1", name, "-c", "bitactor"]
     with subprocess.Popen(follow, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as following:
+        following.stdout.readline()  # it follows from here on
         begun = time.time()
         service.k("delete", "pod", name, "--wait=false")
         replaced(service, pod)

@@ -92,6 +92,7 @@ subjects: [{kind: ServiceAccount, name: {{ include "bitactor.account" . }}, name
 ---
 apiVersion: v1
 kind: ServiceAccount"""
+WRAPPER = """command: [/opt/bitactor/bin/python, -c, "import subprocess as s; s.run(['bitactor', 'serve'])"]"""
 CONFIG_MAP = '"part" "config")) "as" "configMap")'
 KEEP = '"part" "config")) "as" "configMap" "annotations" (dict "helm.sh/resource-policy" "keep"))'
 
@@ -113,6 +114,13 @@ PLANTS = {
             '      "tls" (dict "cert_file" "/etc/bitactor/tls/tls.crt" "key_file" "/etc/bitactor/tls/tls.key")\n',
             '      "tls" dict\n',
         ),
+    ),
+    "grace": Plant(
+        "1",
+        "the grace is shorter than the time in which the pod leaves the Service",
+        rolled,
+        r"less than terminationGracePeriodSeconds",
+        (POD, "{{ .Values.shutdown.graceSeconds }}", "1"),
     ),
     "selector": Plant(
         "1",
@@ -142,12 +150,12 @@ PLANTS = {
         r"the budget allowed a second eviction at once",
         (AVAILABILITY, "{{ .Values.podDisruptionBudget.minAvailable }}", "0"),
     ),
-    "grace": Plant(
+    "wrapper": Plant(
         "3",
-        "the grace is shorter than the drain",
+        "a process that keeps SIGTERM to itself stands before the service",
         under(faults.pod_deleted),
         r"did not stop in order",
-        (POD, "{{ .Values.shutdown.graceSeconds }}", "1"),
+        (POD, "args: [serve]", WRAPPER),
     ),
     "no-prestop": Plant(
         "3",
