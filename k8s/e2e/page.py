@@ -94,7 +94,8 @@ def sizing(report):
 
 def faults(report):
     """Which step found which fault."""
-    yield f"Run of {report['at'][:10]}, commit {report['commit']}, {report['machine']}."
+    commits = ", ".join(dict.fromkeys(row["commit"] for row in report["rows"]))
+    yield f"Run of {report['at'][:10]}, commit {commits}, {report['machine']}."
     yield ""
     yield "| fault | step | what is planted | what was said |"
     yield "|---|---|---|---|"

@@ -4,7 +4,7 @@ Ends with a table of what passed and a JSON file, build/k8s-e2e.json. Status 1 w
 it runs; IMAGE, BASE, NATS_CHART, CLUSTER_TOOLS and RATE (signals a second of the steady load) choose.
 
 --plant NAME, NAME,NAME or all: plants faults one after the other (planted.py has the table, --plant list prints it) and
-runs what should find each; build/k8s-planted.json. Status 1 when one was not found.
+runs what should find each; build/k8s-planted.json, in which rows of other faults stay. Status 1 when one was not found.
 """
 
 import argparse
@@ -71,7 +71,10 @@ def write(file, version, **figures):
 def plant(image, version, given):
     """Plant faults; whether one was not found."""
     names = list(planted.PLANTS) if given.plant == "all" else given.plant.split(",")
-    rows = []
+    file = given.json or "build/k8s-planted.json"
+    rows = (
+        {row["plant"]: row for row in json.loads((ROOT / file).read_text())["rows"]} if (ROOT / file).exists() else {}
+    )
     planted.cleared(wait=True)
     for name in names:
         one, at = planted.PLANTS[name], time.monotonic()
@@ -79,11 +82,11 @@ def plant(image, version, given):
         found, said = planted.planted(name, image)
         print(f"  {'found' if found else 'NOT FOUND'}: {said[:1000]}", flush=True)
         row = {"plant": name, "step": one.step, "what": one.what, "found": found, "said": said[:1000]}
-        rows.append(row | {"seconds": round(time.monotonic() - at, 1)})
+        rows[name] = row | {"seconds": round(time.monotonic() - at, 1), **committed()}
     planted.cleared(wait=False)
-    missed = [row["plant"] for row in rows if not row["found"]]
-    written = write(given.json or "build/k8s-planted.json", version, missed=missed, rows=rows)
-    print(f"\n{len(rows) - len(missed)} of {len(rows)} were found; {written}")
+    missed = [name for name in names if not rows[name]["found"]]
+    written = write(file, version, missed=missed, rows=[rows[name] for name in planted.PLANTS if name in rows])
+    print(f"\n{len(names) - len(missed)} of {len(names)} were found; {written}")
     return bool(missed)
 
 
