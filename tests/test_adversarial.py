@@ -5,11 +5,14 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from bitactor.validation.adversarial import rawwire, report
-from bitactor.validation.adversarial.campaign import Outcome
+from bitactor.validation.adversarial.campaign import Outcome, run
 from bitactor.validation.adversarial.main import CASES, DEFECTS, attack, chosen
 from bitactor.validation.parts.adversarial import spread
 from bitactor.validation.service import Served
@@ -122,3 +125,12 @@ def test_the_quick_cases_of_a_campaign_are_of_every_category():
     assert len(few) == 20
     assert {case.category for case in few} == {case.category for case in short}
     assert few == [case for case in short if case in few]
+
+
+def test_the_directory_of_the_site_is_not_in_what_was_observed(tmp_path):
+    def attack_(site):
+        return f"wrote {site.directory}/main/data beside {tempfile.gettempdir()}/x"
+
+    site = SimpleNamespace(directory=tmp_path, used=set(), witnesses={})
+    (one,) = run(site, [replace(CASES["framing.magic"], run=attack_)])
+    assert (one.state, one.observed) == ("passed", "wrote SITE/main/data beside TMP/x")
