@@ -65,8 +65,7 @@ def main() -> None:
     threading.Thread(target=watch, daemon=True).start()
     status = command.wait()
     kill_all()
-    sys.stdout.flush()
-    os._exit(status if status >= 0 else 128 - status)
+    sys.exit(status if status >= 0 else 128 - status)
 
 
 if __name__ == "__main__":
