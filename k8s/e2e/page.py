@@ -90,6 +90,10 @@ def sizing(report):
         if found:
             rate = row["check"].removeprefix("at ").removesuffix(" signals/s")
             yield f"| {rate} | {found[1]} | {found[2]} | {found[3]} |"
+    (alone,), (replicas,) = seen(report, "6", "validate: usage"), seen(report, "1", "validate: usage")
+    yield ""
+    yield "At 10,000 signals/s by the cluster's own metrics, where the memory is the working set:"
+    yield f"standalone {alone.partition('; ')[2]}; three replicas {replicas.partition('; ')[2]}."
 
 
 def faults(report):
