@@ -264,8 +264,9 @@ def planted(name, image):
             said += [seen for _, seen in one.finds(service) if isinstance(seen, Bad)]
         except Failed as error:
             said += [str(error)]
-    found = re.search(f"[^;\n]*(?:{one.says})[^;\n]*", "\n".join(said))
-    return bool(found), found[0].strip() if found else "\n".join(said) or "nothing: the step passed"
+    text = "\n".join(said).replace(str(service.chart), "CHART")
+    found = re.search(f"[^;\n]*(?:{one.says})[^;\n]*", text)
+    return bool(found), found[0].strip() if found else text or "nothing: the step passed"
 
 
 def cleared(wait):
