@@ -208,10 +208,10 @@ PLANTS = {
     ),
     "volume": Plant(
         "6",
-        "the log is in the pod's /tmp, and not on the volume",
+        "the log is in the pod's temporary space, and not on its volume",
         under(faults.pod_deleted),
         r"not exact|the client failed|the client does not end",
-        (HELPERS, '"/var/lib/bitactor/data"', '"/tmp/data"'),
+        (POD, "{name: data, mountPath: /var/lib/bitactor}", "{name: temporary, mountPath: /var/lib/bitactor}"),
         mode=STANDALONE,
     ),
     "monitor": Plant(
