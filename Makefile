@@ -64,6 +64,12 @@ lint: ## formatters, linters, strict types, the compiler's static analyser
 	@tools/bootstrap test dev
 	tools/lint
 
+.PHONY: audit
+audit: ## static checks for security, of code, packages and what is built; AUDIT=--strict also asks that all tools are here (2 min)
+	@tools/bootstrap test dev
+	@PYTHONPATH=tools python -m audit --install
+	@PYTHONPATH=tools python -m audit $(AUDIT)
+
 .PHONY: sanitize
 sanitize: ## the core's tests under ThreadSanitizer, then under AddressSanitizer with UBSan
 	@tools/bootstrap --no-package

@@ -77,7 +77,8 @@ def send(data: Path, address: str, flights: pd.DataFrame) -> tuple[int, float, i
 
 def table(admin: str, actor: str) -> pd.DataFrame:
     """An actor's table as the service answers it, by key."""
-    with urllib.request.urlopen(f"{admin}api/v1/actors/{actor}/table?limit={ROWS_MAX}") as answer:  # noqa: S310 (our own)
+    address = f"{admin}api/v1/actors/{actor}/table?limit={ROWS_MAX}"
+    with urllib.request.urlopen(address, timeout=30) as answer:  # noqa: S310 (our own)
         said = json.load(answer)
     frame = pd.DataFrame(said["rows"], columns=[column["name"] for column in said["columns"]])
     frame["delay_max"] = pd.to_numeric(frame["delay_max"].replace("-Infinity", float("-inf")))

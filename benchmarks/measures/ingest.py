@@ -50,6 +50,7 @@ def connect(port: int, directory: Path | None) -> socket.socket:
     if directory is None:
         return connection
     context = ssl.create_default_context(cafile=str(directory / "ca.pem"))
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context.wrap_socket(connection, server_hostname="localhost")
 
 

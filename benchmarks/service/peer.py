@@ -101,6 +101,7 @@ def wire(data, address, rounds):
     host, port = address.rsplit(":", 1)
     development, took, received = Path(data) / "dev", [], b""
     context = ssl.create_default_context(cafile=development / "ca.pem")
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
     with context.wrap_socket(socket.create_connection((host, int(port))), server_hostname="localhost") as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 

@@ -12,10 +12,16 @@ from pathlib import Path
 CHUNK = 1 << 18
 
 
+def _tls(ca_file):
+    context = ssl.create_default_context(cafile=ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
 def _push(port, ca_file, seconds):
     raw = socket.create_connection(("127.0.0.1", port))
     if ca_file:
-        raw = ssl.create_default_context(cafile=ca_file).wrap_socket(raw, server_hostname="localhost")
+        raw = _tls(ca_file).wrap_socket(raw, server_hostname="localhost")
     data, end = bytes(CHUNK), time.monotonic() + seconds
     with raw:
         while time.monotonic() < end:
@@ -110,7 +116,7 @@ def idle(address, number, ca_file=None):
     host, port = address.rsplit(":", 1)
     opened = []
     lock = threading.Lock()
-    context = None if ca_file is None else ssl.create_default_context(cafile=ca_file)
+    context = None if ca_file is None else _tls(ca_file)
 
     def some(n):
         for _ in range(n):

@@ -9,6 +9,7 @@
  *
  * Entered by the shard's thread. Actor-major order inside a batch changes nothing: no state is shared by two actors.
  */
+#include <assert.h>
 #include <bitactor/shard.h>
 #include <bitactor/ticks.h>
 #include <string.h>
@@ -145,7 +146,7 @@ static uint32_t choose(ba_shard *shard, const ba_batch *batch) {
   const ba_engine *engine = shard->engine;
   const uint32_t lists = engine->actor_count + 1;
   uint16_t *ends[BA_ACTORS_MAX + 1];
-  for (uint32_t a = 0; a < lists; a++) ends[a] = shard->order + a * BA_CHUNK;
+  for (uint32_t a = 0; a < lists; a++) ends[a] = shard->order + (size_t)a * BA_CHUNK;
   uint32_t total = batch->n;
   if (batch->mine) {
     list_signals(engine, batch->signals, NULL, batch->n, ends);
@@ -159,7 +160,7 @@ static uint32_t choose(ba_shard *shard, const ba_batch *batch) {
     total = n;
     list_signals(engine, batch->signals, mine, n, ends);
   }
-  for (uint32_t a = 0; a < lists; a++) shard->order_n[a] = (uint32_t)(ends[a] - (shard->order + a * BA_CHUNK));
+  for (uint32_t a = 0; a < lists; a++) shard->order_n[a] = (uint32_t)(ends[a] - (shard->order + (size_t)a * BA_CHUNK));
   return total;
 }
 
@@ -175,7 +176,7 @@ static uint32_t run_chosen(ba_shard *shard, const ba_batch *batch) {
   const ba_engine *engine = shard->engine;
   const uint32_t total = choose(shard, batch);
   for (uint32_t a = 0; a < engine->actor_count; a++) {
-    if (shard->order_n[a]) run_actor(shard, batch, a, shard->order + a * BA_CHUNK, shard->order_n[a]);
+    if (shard->order_n[a]) run_actor(shard, batch, a, shard->order + (size_t)a * BA_CHUNK, shard->order_n[a]);
   }
   return total;
 }
@@ -196,6 +197,7 @@ static void tally(ba_shard *shard, const ba_batch *batch, uint32_t total) {
 }
 
 void ba_dispatch(ba_shard *shard, const ba_batch *batch) {
+  assert(batch->n <= BA_CHUNK);
   uint32_t total = batch->n;
   uint64_t begun = ba_ticks() - shard->now.emit_ticks; /* what collecting emits takes is not dispatch */
   const ba_engine *outside = ba_inside;

@@ -119,6 +119,7 @@ class Producer(threading.Thread):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             return raw
         context = ssl.create_default_context(cafile=self.ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
         raw = socket.create_connection(("127.0.0.1", self.port), timeout=self.silent_s)
         try:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -67,6 +67,7 @@ def run(run: Run) -> None:
 
 def _shown(port: int, ca_file: Path) -> bytes:
     context = ssl.create_default_context(cafile=ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
     raw = socket.create_connection(("127.0.0.1", port), timeout=20)
     with raw, context.wrap_socket(raw, server_hostname="localhost") as connection:
         return connection.getpeercert(binary_form=True) or b""
