@@ -112,7 +112,7 @@ def test_a_bundle_of_many_records_is_answered_though_the_first_are_done_before_t
                 )
             )  # fmt: skip
         async with asyncio.timeout(20):
-            assert await lane.intake.take(bundle_items(memoryview(Bundle(0, 0, tuple(items)).encode()))) == []
+            assert await lane.intake.take(bundle_items(memoryview(Bundle(0, tuple(items)).encode()))) == []
         stream.acked = stream.count
         assert len(lane.records) > 8 and check([stream], [lane]) == []
 

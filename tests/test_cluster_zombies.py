@@ -125,7 +125,7 @@ def ghost(lane):
     part = part_of(
         GHOST, 1, begin=0, end=1, after=0, floor=0, lanes=1 << lane, rows=[row.tobytes()], offsets=[np.array([0])]
     )  # fmt: skip
-    return Bundle(lane, 0, (Producer(GHOST, 1, "nobody", "ghost").encode(), part)).encode()
+    return Bundle(lane, (Producer(GHOST, 1, "nobody", "ghost").encode(), part)).encode()
 
 
 def key_of(lane):

@@ -12,6 +12,7 @@ from bitactor.config import Nats
 from bitactor.ingest.certs import make_ca, make_client, make_server
 from bitactor.log.nats import NatsError, connect
 from bitactor.validation.nats import NatsServers
+from tests.nats_jwt import Operator
 
 PASSWORD = "a-pass-phrase"
 SEED = nkeys.encode_seed(bytes(range(32)), nkeys.PREFIX_BYTE_USER)
@@ -59,6 +60,37 @@ def test_users_are_known_by_password_or_key_and_others_are_refused_at_once(tmp_p
             assert "another" not in str(caught.value)
         with pytest.raises(NatsError, match="nats.password_file: .*/none: No such file"):
             asyncio.run(use(user="app", password_file=tmp_path / "none"))
+        for text in ("", "SUA", SEED.decode()[:-9], f"seed: {SEED.decode()}"):
+            with pytest.raises(NatsError, match="nats.nkey_file: .*/s holds no seed of an nkey") as caught:
+                asyncio.run(use(nkey_file=file_with(seed, text)))
+            assert SEED.decode()[:8] not in str(caught.value)
+
+
+def test_a_credentials_file_lets_in_until_it_expires_and_only_whom_the_account_has_signed(tmp_path, caplog):
+    operator = Operator()
+    good, secrets = operator.credentials(tmp_path / "good")
+    late, more = operator.credentials(tmp_path / "late", expires_s=-5)
+    other, too = operator.credentials(tmp_path / "other", signer=operator.key)
+
+    async def use(file):
+        connection = await connect(Nats(urls=servers.urls, credentials_file=file), name="a test")
+        answer = json.loads((await connection.request("$JS.API.INFO", b"")).data)
+        await connection.close()
+        return answer["limits"]["max_storage"]
+
+    with NatsServers(tmp_path, **operator.settings) as servers:
+        assert asyncio.run(use(good)) == -1
+        for file in (late, other):
+            with pytest.raises(NatsError, match="refuses who this is.*see nats.credentials_file") as caught:
+                asyncio.run(use(file))
+            assert not any(secret in str(caught.value) for secret in (*more, *too))
+        whole = good.read_text()
+        for text in ("", whole.replace("JWT", "KEY"), whole[: whole.index("SEED")], whole.replace(secrets[0], "SUA")):
+            with pytest.raises(NatsError, match="nats.credentials_file: .* holds no user's JWT and seed") as caught:
+                asyncio.run(use(file_with(good, text)))
+            assert not any(secret in str(caught.value) for secret in secrets)
+        told = caplog.text + "".join(servers.output(0))
+        assert not any(secret in told for secret in (*secrets, *more, *too))
 
 
 def test_tls_is_used_when_asked_for_and_nothing_is_sent_without_it(tmp_path):

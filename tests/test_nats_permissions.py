@@ -16,6 +16,7 @@ from bitactor.log.objects import ObjectSnapshots
 from bitactor.validation.replicas import Cluster
 from tests.jetstream_tools import JetStream
 from tests.log_contract.records import record
+from tests.nats_jwt import Operator
 
 PAGE = Path(__file__).parent.parent / "docs" / "cluster-nats.md"
 
@@ -103,12 +104,11 @@ def test_streams_that_an_administrator_made_need_no_right_to_make_them(js, tmp_p
 
 
 def test_replicas_that_share_lanes_need_no_more_either(tmp_path):
-    password = tmp_path / "password"
-    password.write_text("secret")
-    password.chmod(0o600)
-    flags = {"nats_user": "app", "nats_password_file": password, "cluster_lanes": 4, "snapshot_every_s": 1}
+    operator = Operator()
+    file, secrets = operator.credentials(tmp_path / "demo.creds", documented("demo"))
+    flags = {"nats_credentials_file": file, "cluster_lanes": 4, "snapshot_every_s": 1}
     cluster = Cluster(tmp_path, cluster_demo.APP, nodes=1, replicas=2, **flags)
-    cluster.nats.users = [{"user": "app", "password": "secret", "permissions": documented("demo")}]
+    cluster.nats.settings = operator.settings
     with cluster:
         dev = tmp_path / "dev"
         keys = np.arange(5_000, dtype="u8") % 100
@@ -120,7 +120,11 @@ def test_replicas_that_share_lanes_need_no_more_either(tmp_path):
         for replica in cluster.replicas:  # each gathers from the other
             rows = replica.rows("sensor")
             assert {key: row["count"] for key, row in rows.items()} == dict.fromkeys(range(100), 50)
+        arguments = Path(f"/proc/{cluster.replicas[0].pid}/cmdline").read_text()
+        assert str(file) in arguments
         cluster.replicas[0].stop()
         cluster.settled()
         for replica in cluster.replicas:
             assert "permissions violation" not in replica.error.read_text().lower()
+        told = [arguments, cluster.nats.output(0), *(replica.error.read_text() for replica in cluster.replicas)]
+        assert not any(secret in text for text in told for secret in secrets)

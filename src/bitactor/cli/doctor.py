@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from bitactor.cli.machine import Finding, checks
+from bitactor.cli.finding import Finding
+from bitactor.cli.machine import checks
 from bitactor.cli.settings import with_settings
 from bitactor.config import Settings
 

@@ -1,6 +1,7 @@
 """What `bitactor doctor` looks at: each check is a function of the settings that gives findings.
 
-They read, and write one file in data_dir for the time of the sync measurement; none takes longer than about a second.
+They read, and write one file in data_dir for the time of the sync measurement; none takes longer than about a second,
+but for NATS servers that do not answer (nats_checks).
 """
 
 import ctypes
@@ -13,11 +14,12 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
+from bitactor.cli.finding import Finding
+from bitactor.cli.nats_checks import servers
 from bitactor.config import Settings
 from bitactor.config.units import of_bytes
 from bitactor.host import (
@@ -32,8 +34,6 @@ from bitactor.host import (
     usable_cores,
 )
 
-Level = Literal["ok", "warn", "fail"]
-
 SYNC_S_MAX: Final = 1.0
 SYNCS_MAX: Final = 200
 SYNC_BLOCK: Final = bytes(4096)
@@ -45,21 +45,11 @@ FILES_BESIDE_CONNECTIONS: Final = 256
 MEMORY_BYTES_MIN: Final = 512 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What a check found. advice: what to do, for warn and fail."""
-
-    name: str
-    level: Level
-    found: str
-    advice: str = ""
-
-
 def checks() -> list[Callable[[Settings], Iterator[Finding]]]:
     """All checks, in the order in which they are shown."""
     return [
         clock, time_sync, cores, memory, open_files, locked_memory, huge_pages, packages,
-        cache, directory, disk_sync, disk_space, ports, certificate, randomness,
+        cache, directory, disk_sync, disk_space, ports, certificate, randomness, servers,
     ]  # fmt: skip
 
 

@@ -29,6 +29,7 @@ Place = tuple[int, int]  # (position, index)
 After = Place | tuple[Place, ...] | None  # behind one output, or behind one of each lane
 RECEIVE_BYTES: Final = 1 << 18
 _ID: Final = 1
+_LAST_INDEX: Final = (1 << LANE_SHIFT) - 2  # behind it is still a place of the same lane
 
 
 class Reading:
@@ -36,9 +37,10 @@ class Reading:
 
     def __init__(self, kinds: list[Kind], after: After) -> None:
         self.kinds = tuple(kinds)
-        places: Any = [] if after is None else [after] if isinstance(after[0], int) else after
+        places: Any = [after] if after and isinstance(after[0], int) else after or ()
         self.last: Place | None = places[-1] if places else None
         self._read: dict[int, Place] = {place[1] >> LANE_SHIFT: place for place in places}  # by lane
+        self._live = after is None
         self._begin: tuple[Place, ...] | None = None  # where "from now on" was in each lane, told by the first welcome
         self.dropped = 0
         types = {(kind.value, kind.aux) for kind in kinds}
@@ -68,7 +70,7 @@ class Reading:
                 case Welcome():
                     if self._begin is None:
                         lanes = message.lanes or (message.position,)
-                        if self._read:  # behind what was read, everything that is kept
+                        if not self._live:  # behind what was read, everything that is kept
                             lanes = (0,) * len(lanes)
                         self._begin = tuple((position, lane << LANE_SHIFT) for lane, position in enumerate(lanes))
                     answer += self._request().encode()
@@ -93,8 +95,14 @@ class Reading:
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """(position, index) of the last output that was taken, of each lane."""
-        return tuple(self._read[lane] for lane in sorted(self._read))
+        """Of each lane (position, index) of the last output that was taken, or one in front of where it began."""
+        before = {
+            index >> LANE_SHIFT: (position - 1, index + _LAST_INDEX)
+            for position, index in self._begin or ()
+            if position
+        }
+        places = before | self._read
+        return tuple(places[lane] for lane in sorted(places))
 
     def forget(self) -> None:
         """Before another connection: what was not taken is asked for again."""
@@ -140,7 +148,11 @@ class Subscription:
 
     @property
     def places(self) -> tuple[Place, ...]:
-        """(position, index) of the last output that was read, of each lane: what `after` takes of a cluster."""
+        """What `after` takes to go on later, without loss and without what was read: a place for each lane.
+
+        (position, index) of the last output that was read; of a lane of which nothing was, one in front of where it
+        began. Lanes that began at their first signal have none: `after` begins there anyway.
+        """
         return self._reading.places
 
     @property

@@ -198,7 +198,8 @@ class Client:
     def subscribe(self, kinds: Any, *, after: After = None) -> Subscription:
         """Read the outputs of some kinds over a connection of their own: from now on, or after (position, index).
 
-        after: of a service with lanes, a tuple of such places, one a lane (Subscription.places).
+        after: of a service with lanes, a tuple of such places, one a lane (Subscription.places); lanes without a place,
+        and all of them with (), begin with the oldest output that is kept.
 
         A Subscription is an iterator of arrays of outputs; see there.
         """

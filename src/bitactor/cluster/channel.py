@@ -84,7 +84,7 @@ class Channel:
         return taken
 
     async def _deliver(self, taken: list[Item]) -> None:
-        data = Bundle(self.lane, 0, tuple(item.data for item in taken)).encode()
+        data = Bundle(self.lane, tuple(item.data for item in taken)).encode()
         told = json.loads(await self._calls.ask(self.lane, "bundle", data, within_s=None))
         self.durability, self.position = told["durability"], max(self.position, told["position"])
         refused = {place: ProtocolError(Code(code), text, sequence=at) for place, code, text, at in told["refused"]}

@@ -55,6 +55,7 @@ class Ownership:
         self._changed = changed
         self._barred_until: dict[int, float] = {}
         self._moving: dict[int, asyncio.Task[None]] = {}
+        self._taking: set[int] = set()
         self._settled_at = time.monotonic() + lease_s * _SETTLE_LEASES
         self._lease_s = lease_s
 
@@ -82,6 +83,7 @@ class Ownership:
             if lane in self.lanes and member != self._me:
                 self._move(lane, self._give(lane))
             elif lane not in self.lanes and lane not in owners and member == self._me and self._may_take():
+                self._taking.add(lane)
                 self._move(lane, self._take(lane))
 
     def _wanted(self, live: "list[Member]", owners: "dict[int, Member]") -> dict[int, str]:
@@ -91,7 +93,7 @@ class Ownership:
         return assign([member.incarnation for member in may], self._count, owned, barred)
 
     def _may_take(self) -> bool:
-        return not self.draining and sum(lane not in self.lanes for lane in self._moving) < MOVES_AT_ONCE
+        return not self.draining and len(self._taking) < MOVES_AT_ONCE
 
     def _move(self, lane: int, coroutine: "Coroutine[Any, Any, None]") -> None:
         task = asyncio.create_task(coroutine)
@@ -100,6 +102,7 @@ class Ownership:
 
     def _moved(self, lane: int) -> None:
         self._moving.pop(lane, None)
+        self._taking.discard(lane)
         self._changed()
 
     async def _take(self, lane: int) -> None:

@@ -21,7 +21,7 @@ from bitactor.protocol.wire import IN_LOG, MAGIC, VERSION, Type, message_length
 BATCH_SIGNALS_MAX: Final = SIGNALS_MAX  # a batch covers so many of a producer's sequences at most
 _HEAD: Final = struct.Struct(">4sBBHQIIQ")  # of a data frame, up to its CRC
 _TAIL: Final = bytes(4 + 24)  # reserved, no trace
-_BUNDLE: Final = struct.Struct(">4sHHIQ")  # "BAB1", lane, flags 0, items, generation
+_BUNDLE: Final = struct.Struct(">4sHHI")  # "BAB2", lane, flags 0, items
 _OFFSETS: Final = np.dtype(">u2")
 _HEADER_OF_MESSAGE: Final = 24  # enough to tell its length
 _COUNT_AT: Final = 72  # of the signals that follow, in a part
@@ -57,25 +57,24 @@ def part_of(
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What a replica hands to a lane's owner at once. generation: of the owner that it is meant for, 0: any."""
+    """What a replica hands to a lane's owner at once. Any owner may take it: what a lane knows it leaves out."""
 
     lane: int
-    generation: int
     items: tuple[bytes | memoryview, ...]
 
     def encode(self) -> bytes:
         """Header and items."""
-        return b"".join([_BUNDLE.pack(b"BAB1", self.lane, 0, len(self.items), self.generation), *self.items])
+        return b"".join([_BUNDLE.pack(b"BAB2", self.lane, 0, len(self.items)), *self.items])
 
 
-def bundle_head(data: memoryview) -> tuple[int, int, int]:
-    """(lane, items, generation) of an encoded bundle. ProtocolError when these bytes are none."""
-    if len(data) < _BUNDLE.size or bytes(data[:4]) != b"BAB1":
+def bundle_head(data: memoryview) -> tuple[int, int]:
+    """(lane, items) of an encoded bundle. ProtocolError when these bytes are none."""
+    if len(data) < _BUNDLE.size or bytes(data[:4]) != b"BAB2":
         raise ProtocolError(Code.MAGIC, "these bytes are no bundle")
-    _, lane, flags, items, generation = _BUNDLE.unpack_from(data)
+    _, lane, flags, items = _BUNDLE.unpack_from(data)
     if flags:
         raise ProtocolError(Code.FLAGS, "a bundle with flags: a newer release wrote it", offset=6)
-    return lane, items, generation
+    return lane, items
 
 
 def bundle_items(data: memoryview) -> Iterator[tuple[int, memoryview, memoryview | None]]:

@@ -185,8 +185,8 @@ class Replica:
 
     def producers(self) -> list[ProducerInfo]:
         """The producers of all lanes, by name; next: what is there in every lane that it touches. In a thread."""
-        loop = self._loop_of_calls()
-        lanes = asyncio.run_coroutine_threadsafe(ask_all_json(self.calls, self.lanes, "producers"), loop).result()
+        asking = ask_all_json(self.calls, self.lanes, "producers")
+        lanes = asyncio.run_coroutine_threadsafe(asking, self.engine.loop).result()
         return figures.producers(lanes, self.lanes, self.router.connected)
 
     def name_of(self, key: int) -> str | None:
@@ -223,9 +223,6 @@ class Replica:
     @property
     def _name(self) -> str:
         return self.settings.cluster.replica
-
-    def _loop_of_calls(self) -> asyncio.AbstractEventLoop:
-        return self.engine.loop
 
     def _member(self) -> Member:
         ingest = () if self.ingest is None else tuple(f"{host}:{port}" for host, port in self.ingest.addresses)
@@ -283,7 +280,7 @@ class Replica:
 
     async def _send_emits(self, lane: int, items: tuple[bytes, ...]) -> None:
         """Until they are durable in their lane. ProtocolError: refused."""
-        data = Bundle(lane, 0, items).encode()
+        data = Bundle(lane, items).encode()
         told_ = json.loads(await self.calls.ask(lane, "emits", data, within_s=None))
         for _, code, text, _ in told_["refused"]:
             raise ProtocolError(Code(code), text)

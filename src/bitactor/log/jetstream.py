@@ -31,7 +31,7 @@ from bitactor.log.contract import (
     LogFullError,
     RemovedError,
 )
-from bitactor.log.durations import SecondsCounter
+from bitactor.log.counters import LogCounters
 from bitactor.log.jetstream_read import Batches, Source
 from bitactor.log.marks import Mark
 from bitactor.telemetry import get_logger
@@ -117,12 +117,7 @@ class JetStreamLog:
         self._peers: frozenset[str] = frozenset()
         self._replicas = 1
         self._tidy_again_at = 0.0
-        self._records = self._bytes = self._refused = self._truncated = 0
-        self._append_seconds, self._sync_seconds, self._no_seconds = (
-            SecondsCounter(),
-            SecondsCounter(),
-            SecondsCounter(),
-        )
+        self._counted = LogCounters()
 
     async def _learn(self, info: dict[str, Any], records_min: int) -> None:
         """Ends, size and servers of the stream, from what its leader says."""
@@ -193,16 +188,7 @@ class JetStreamLog:
 
     def statistics(self) -> LogFigures:
         """What was counted since opening. sync_seconds: from sending a record to the answer that it is kept."""
-        return LogFigures(
-            self._records,
-            self._bytes,
-            self._refused,
-            self._truncated,
-            0,
-            self._append_seconds.read(),
-            self._sync_seconds.read(),
-            self._no_seconds.read(),
-        )
+        return self._counted.read()
 
     # --- appending
 
@@ -235,7 +221,7 @@ class JetStreamLog:
         except LogFullError:
             if not await self._make_room():
                 self.full = True
-                self._refused += 1
+                self._counted.refused += 1
                 raise
             await self._store(data, sequence)
         faults.point("log.append.synced")
@@ -243,10 +229,10 @@ class JetStreamLog:
             self._first = First(sequence, position)
         self._end = end
         self._mark.note(end.sequence)
-        self._records += 1
-        self._bytes += len(data)
+        self._counted.records += 1
+        self._counted.bytes += len(data)
         self._size += len(data) + len(self._subject) + _OVERHEAD_BYTES + len(self._headers(sequence))
-        self._append_seconds.add(time.perf_counter() - begun)
+        self._counted.append_seconds.add(time.perf_counter() - begun)
 
     def _headers(self, sequence: int) -> bytes:
         return f"NATS/1.0\r\n{_EXPECTED}: {sequence}\r\n\r\n".encode()
@@ -291,7 +277,7 @@ class JetStreamLog:
                         f"{answer.get('stream')!r}: this stream is not the one that was opened"
                     )
                 )
-            self._sync_seconds.add(time.perf_counter() - sent)
+            self._counted.sync_seconds.add(time.perf_counter() - sent)
             return ""
         refused = streams.ApiError(self._subject, error)
         if refused.code in (streams.WRONG_LAST, streams.WRONG_LAST_TOO):
@@ -368,7 +354,7 @@ class JetStreamLog:
         before = self._first.sequence
         await self._learn_first(first)
         self._size = int((await self._info(deadline))["state"]["bytes"])
-        self._truncated += first - before
+        self._counted.truncated += first - before
         self.full = False
 
     def sync(self) -> None:

@@ -8,6 +8,7 @@ that takes no more bytes before it goes to another one.
 
 import asyncio
 import json
+import re
 import ssl
 import threading
 from collections.abc import Coroutine
@@ -36,6 +37,12 @@ _PINGS_MAX: Final = 3
 _PENDING_BYTES_MAX: Final = 32 << 20  # written and not yet taken by the socket; beyond it publishing waits
 _READ_BYTES: Final = 1 << 20  # from the socket at once; nats-py asks for 32 KiB, an eighth of a full record
 _DENIED: Final = "authorization violation"
+_SEED: Final = re.compile(rb"\A\s*(S[A-Z2-7]+)\s*\Z")
+_IN_CREDENTIALS: Final = re.compile(rb"BEGIN NATS USER JWT-+\s+\S+\s[\s\S]*BEGIN USER NKEY SEED-+\s+(S[A-Z2-7]+)\s")
+_HOLDS: Final = {
+    "nats.credentials_file": "user's JWT and seed, as `nsc` writes them",
+    "nats.nkey_file": "seed of an nkey",
+}
 
 _T = TypeVar("_T")
 _log = get_logger("bitactor.nats")
@@ -217,14 +224,31 @@ async def connect(settings: "Nats", *, name: str, connect_s: float = CONNECT_S) 
 def _options(settings: "Nats") -> dict[str, Any]:
     options: dict[str, Any] = {}
     if settings.credentials_file is not None:
+        _check_key("nats.credentials_file", settings.credentials_file, _IN_CREDENTIALS)
         options["user_credentials"] = str(settings.credentials_file)
     if settings.nkey_file is not None:
+        _check_key("nats.nkey_file", settings.nkey_file, _SEED)
         options["nkeys_seed"] = str(settings.nkey_file)
     if settings.user is not None and settings.password_file is not None:
         options["user"], options["password"] = settings.user, _password(settings.password_file)
     if settings.uses_tls:
         options["tls"] = client_context(settings)
     return options
+
+
+def _check_key(setting: str, file: "Path", form: "re.Pattern[bytes]") -> None:
+    """NatsError when nats-py would fail on what is in the file; nothing of that is told."""
+    import nkeys
+
+    try:
+        found = form.search(file.read_bytes())
+    except OSError as error:
+        raise NatsError(f"{setting}: {file}: {error.strerror}") from None
+    try:
+        assert found is not None
+        nkeys.from_seed(bytearray(found[1])).wipe()
+    except Exception:  # noqa: BLE001  (nkeys raises what it meets, and its text may be of the seed)
+        raise NatsError(f"{setting}: {file} holds no {_HOLDS[setting]}") from None
 
 
 def _password(file: "Path") -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bitactor.log.contract import Durability, End, First, LogFigures, RemovedError
-from bitactor.log.durations import SecondsCounter
+from bitactor.log.counters import LogCounters
 
 
 class NoneLog:
@@ -17,9 +17,8 @@ class NoneLog:
 
     def __init__(self) -> None:
         self._end = End(0, 0, 0)
-        self._records = self._bytes = 0
+        self._counted = LogCounters()
         self._closed = False
-        self._seconds = SecondsCounter()
 
     def first(self) -> First:
         """The end: nothing is kept."""
@@ -34,8 +33,8 @@ class NoneLog:
         if self._closed:
             raise ValueError("the log is closed")
         self._end = self._end.after(sequence, position, count, wall_ns)
-        self._records += 1
-        self._bytes += len(record)
+        self._counted.records += 1
+        self._counted.bytes += len(record)
 
     def read(self, from_sequence: int) -> Iterator[memoryview | bytes]:
         """No records; RemovedError if there were any."""
@@ -61,8 +60,7 @@ class NoneLog:
 
     def statistics(self) -> LogFigures:
         """Records and bytes that went by."""
-        nothing = self._seconds.read()
-        return LogFigures(self._records, self._bytes, 0, 0, 0, nothing, nothing, nothing)
+        return self._counted.read()
 
     def close(self) -> None:
         """Refuse appends from now on."""

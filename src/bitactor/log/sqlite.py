@@ -27,9 +27,9 @@ from bitactor.log.contract import (
     LogFigures,
     LogFullError,
 )
+from bitactor.log.counters import LogCounters
 from bitactor.log.directory import DirectoryLock
 from bitactor.log.disk import DISK, Disk, make_directories
-from bitactor.log.durations import SecondsCounter
 from bitactor.log.reader import read
 
 CHECKPOINT_BYTES: Final = 32 << 20  # a checkpoint of so much takes some 30 ms where 1 MiB is synced in 2 ms
@@ -100,9 +100,7 @@ class SqliteLog:
         self._closed = False
         self._wal_bytes = 0
         self._untidied = 0
-        self._records = self._bytes = self._refused = self._truncated = self._checkpoints = 0
-        self._append_seconds, self._sync_seconds = SecondsCounter(), SecondsCounter()
-        self._checkpoint_seconds = SecondsCounter()
+        self._counted = LogCounters()
         self._synchronous, self._durability = _SYNCHRONOUS[durability]
         # A killed process may have written and not synced; after a failed sync the page cache shows what the disk
         # lacks. What is found has to be durable before it is used: the WAL is written again, then checkpointed.
@@ -147,16 +145,7 @@ class SqliteLog:
 
     def statistics(self) -> LogFigures:
         """What was counted since opening."""
-        return LogFigures(
-            self._records,
-            self._bytes,
-            self._refused,
-            self._truncated,
-            self._checkpoints,
-            self._append_seconds.read(),
-            self._sync_seconds.read(),
-            self._checkpoint_seconds.read(),
-        )
+        return self._counted.read()
 
     # --- the writer
 
@@ -195,11 +184,11 @@ class SqliteLog:
         if self._end.sequence == self._first.sequence:
             self._first = First(sequence, position)
         self._end = end
-        self._records += 1
+        self._counted.records += 1
         self._untidied += 1
-        self._bytes += len(record)
-        self._sync_seconds.add(done - committing)
-        self._append_seconds.add(done - begun)
+        self._counted.bytes += len(record)
+        self._counted.sync_seconds.add(done - committing)
+        self._counted.append_seconds.add(done - begun)
 
     def tidy(self) -> bool:
         """Checkpoint a WAL that is long enough, or remove some records before the floor. True: there is more."""
@@ -285,7 +274,7 @@ class SqliteLog:
             self._truncate()
         if self.full or self._size + needed > self._size_bytes_max:
             self.full = True
-            self._refused += 1
+            self._counted.refused += 1
             raise LogFullError(
                 f"{self.path} uses {self._size} of log.size_bytes_max = {self._size_bytes_max} bytes: a snapshot lets "
                 "old records go; raise the maximum if this lasts"
@@ -301,8 +290,8 @@ class SqliteLog:
             self._fail("checkpointing", error)
         self._wal_bytes = 0  # until the next commit says: it starts over unless a reader was in the way
         faults.point("log.checkpoint.after")
-        self._checkpoints += 1
-        self._checkpoint_seconds.add(time.perf_counter() - begun)
+        self._counted.checkpoints += 1
+        self._counted.checkpoint_seconds.add(time.perf_counter() - begun)
 
     def _removable(self) -> int:
         """Records before this one may go; the last record stays, so that the end is known."""
@@ -318,7 +307,7 @@ class SqliteLog:
             self._fail("removing old records", error)
         faults.point("log.truncate.after")
         self._untidied = 0
-        self._truncated += first.sequence - self._first.sequence
+        self._counted.truncated += first.sequence - self._first.sequence
         self._first = first
         self.full = False
 

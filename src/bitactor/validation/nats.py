@@ -36,6 +36,8 @@ class NatsServers:
     sync_always: sync before acknowledging (`sync_interval: always`), else the server's default of two minutes.
     tls: {"cert_file", "key_file", "ca_file", "verify"}: TLS 1.3 for clients; verify asks them for certificates.
     advertise: tell clients of all servers, so that they go straight to any.
+    dial, set before the start: {(i, j): the port by which i reaches j's routes}; then no server is told another's own
+    route port, so that nothing between two servers goes past what listens there.
     users: dicts as nats-server takes them ({"user", "password", "permissions"} or {"nkey"}), of one account with
     JetStream; then there is `sys`/`sys` in the system account too. settings: more of the configuration, by its names.
     ServiceFailedError: no nats-server, or one that does not become healthy.
@@ -58,10 +60,11 @@ class NatsServers:
         self.sync_always = sync_always
         self.tls, self.users, self.max_payload, self.settings = tls, users, max_payload, settings
         self.advertise = advertise
+        self.dial: dict[tuple[int, int], int] = {}
         self.processes: list[subprocess.Popen[bytes] | None] = [None] * nodes
-        self._holders = [[held_port() for _ in range(3)] for _ in range(nodes)]
-        self.ports, self.route_ports, self.monitor_ports = (
-            [holders[kind].getsockname()[1] for holders in self._holders] for kind in range(3)
+        self._holders = [[held_port() for _ in range(4)] for _ in range(nodes)]
+        self.ports, self.route_ports, self.monitor_ports, self._dead_ports = (
+            [holders[kind].getsockname()[1] for holders in self._holders] for kind in range(4)
         )
 
     @property
@@ -100,6 +103,12 @@ class NatsServers:
                 "routes": [f"nats-route://{HOST}:{port}" for port in self.route_ports],
                 "no_advertise": not self.advertise,
             }
+            if self.dial:
+                ports = [port for (from_, _), port in self.dial.items() if from_ == i]
+                said["cluster"]["routes"] = [f"nats-route://{HOST}:{port}" for port in ports]
+                # Servers tell each other where others are; nobody listens there.
+                said["cluster"]["advertise"] = f"{HOST}:{self._dead_ports[i]}"
+                said["cluster"]["ping_interval"] = "1s"  # a route without two answers is left, not after minutes
         if self.tls is not None:
             said["tls"] = {"min_version": "1.3", **{name: str(value) for name, value in self.tls.items()}}
             said["tls"]["verify"] = bool(self.tls.get("verify", False))
@@ -161,6 +170,10 @@ class NatsServers:
         """What server i's monitoring answers, as an object."""
         with urllib.request.urlopen(f"http://{HOST}:{self.monitor_ports[i]}{path}", timeout=2) as answer:
             return json.load(answer)
+
+    def routes(self, i: int) -> list[str]:
+        """To whom server i has connections, a name for each, as it tells itself. OSError: it does not answer."""
+        return [str(one["remote_name"]) for one in self.monitor(i, "/routez")["routes"] or []]
 
     def leader_of(self, stream: str) -> int | None:
         """Which server leads that stream, None if none does; asked of the servers that answer."""

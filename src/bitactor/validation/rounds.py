@@ -1,13 +1,15 @@
 """Rounds of faults against replicas under load: three NATS servers, three replicas, producers over TLS, one reader.
 
 `python -m bitactor.validation.rounds --rounds 50` runs it and writes its findings as JSON. Each round draws a fault of
-a replica, of a server, of the links between them, or of two at once; everything heals, and the next round begins. At
-the end every lane's log is read back and judged (bitactor.validation.lanes). A fault that did not hit is a failure.
+a replica, of a server, of the links between replicas and servers or among servers, or of two at once; everything heals,
+and the next round begins. At the end every lane's log is read back and judged (bitactor.validation.lanes). A fault that
+did not hit is a failure.
 """
 
 import argparse
 import contextlib
 import datetime as dt
+import itertools
 import json
 import random
 import secrets
@@ -28,10 +30,11 @@ import numpy as np
 import numpy.typing as npt
 
 import bitactor as ba
+from bitactor.protocol.errors import ProtocolError
 from bitactor.validation import cluster_app, lanes, machine
 from bitactor.validation.campaign import DefectFoundError
 from bitactor.validation.chaos.links import Link
-from bitactor.validation.chaos.strikes import KINDS, Field
+from bitactor.validation.chaos.strikes import KINDS, Field, Struck
 from bitactor.validation.history import Findings, Sent, known_of
 from bitactor.validation.probes import UNANSWERED, asked
 from bitactor.validation.producers import Producer
@@ -44,6 +47,7 @@ RESUMED_S: Final = 15.0  # producers get acknowledgements again within
 SILENT_S: Final = 4.0  # producers leave a replica that says nothing for so long
 SNAPSHOT_S: Final = 5.0
 SNAPSHOTS_MAX: Final = 5  # of a lane at the end: one that covers its log must come
+STRUCK_S: Final = 5.0  # beyond its own time a fault may take so long to be seen: a held route, until it is missed
 _LOOK_S: Final = 0.005
 
 
@@ -62,13 +66,16 @@ class Wanderer(Producer):
 
 
 class Reader(threading.Thread):
-    """Reads all outputs from one subscription, whatever happens; goes on by itself with its places."""
+    """Reads all outputs, whatever happens, and goes on by itself; `begin_anew`: as a reader that was started again."""
 
     def __init__(self, client: "ba.Client") -> None:
         super().__init__(daemon=True, name="outputs reader")
         self.subscription = client.subscribe("alert")
         self.batches: list[npt.NDArray[Any]] = []
+        self.restarts = 0
         self.failure: BaseException | None = None
+        self._client = client
+        self._anew = threading.Event()
         self._stopping = False
 
     def run(self) -> None:
@@ -78,8 +85,27 @@ class Reader(threading.Thread):
                 batch = self.subscription.read(timeout=0.2)
                 if batch is not None:
                     self.batches.append(batch)
+                if self._anew.is_set():
+                    self._begin_anew()
         except BaseException as error:  # told by who joins
             self.failure = error
+
+    def begin_anew(self) -> None:
+        """Soon end the subscription and make another, which knows nothing but the places of the one before."""
+        self._anew.set()
+
+    def _begin_anew(self) -> None:
+        places = self.subscription.places
+        self.subscription.close()
+        while not self._stopping:
+            try:
+                self.subscription = self._client.subscribe("alert", after=places)
+            except (OSError, ProtocolError):  # the replica that was tried is being struck
+                time.sleep(_LOOK_S)
+            else:
+                self._anew.clear()
+                self.restarts += 1
+                return
 
     @property
     def count(self) -> int:
@@ -160,6 +186,7 @@ class Result:
     findings: Findings = field(default_factory=Findings)
     planted: dict[str, bool] = field(default_factory=dict)
     outputs_read: int = 0
+    reader_restarts: int = 0
     emitted: int = 0
     connections: int = 0
     seconds: float = 0.0
@@ -177,7 +204,8 @@ class Result:
             "gap_s": {"p50": round(statistics.median(gaps), 2), "max": round(max(gaps), 2)},
             "service_gap_s": {"p50": round(statistics.median(together), 2), "max": round(max(together), 2)},
             "moves": sum(one.moves for one in self.rounds), "connections": self.connections,
-            "emitted_over_lanes": self.emitted, "outputs_read": self.outputs_read, "findings": found,
+            "emitted_over_lanes": self.emitted, "outputs_read": self.outputs_read,
+            "reader_restarts": self.reader_restarts, "findings": found,
             "planted": self.planted, "each": [asdict(one) for one in self.rounds],
         }  # fmt: skip
 
@@ -232,6 +260,7 @@ class Campaign:
             )  # fmt: skip
             stack.callback(cluster.close)
             self.field = Field(cluster, {})
+            self._link_servers(stack)
             for number in range(3):
                 name = f"r{number}"
                 links = [stack.enter_context(Link(port)) for port in cluster.nats.ports]
@@ -251,6 +280,13 @@ class Campaign:
             if replica.is_running():
                 replica.resume()
         self._stack.close()
+
+    def _link_servers(self, stack: contextlib.ExitStack) -> None:
+        """Let every server reach every other by a link of its own, and in no other way."""
+        servers = self.field.cluster.nats
+        for ends in itertools.permutations(range(servers.nodes), 2):
+            link = self.field.routes[ends] = stack.enter_context(Link(servers.route_ports[ends[1]]))
+            servers.dial[ends] = link.port
 
     def _load(self, stack: contextlib.ExitStack) -> None:
         dev = self.cluster.directory / "dev"
@@ -299,8 +335,9 @@ class Campaign:
         begun = time.monotonic()
         struck = [next(one) for one in faults]
         self.say(f"{time.monotonic() - self._begun:7.1f} s  {kind}: {', '.join(name for name, _ in struck)}")
+        self.reader.begin_anew()
         time.sleep(self.lease_s * self.dice.uniform(1.5, 3.0))
-        hit = all(done() for _, done in struck)
+        hit = self._did_hit(struck)
         self.dice.shuffle(faults)
         seconds = time.monotonic() - begun
         for one in faults:
@@ -326,6 +363,13 @@ class Campaign:
                 raise DefectFoundError(f"{producer.label}: {producer.failure}") from producer.failure
         return done
 
+    def _did_hit(self, struck: list[Struck]) -> bool:
+        """Whether all of it was seen to do harm, a moment after it should have at most."""
+        with contextlib.suppress(ServiceFailedError):
+            wait_until(lambda: all(done() for _, done in struck), "that it strikes", STRUCK_S)
+            return True
+        return False
+
     def _moves(self) -> dict[int, int]:
         """The generation of each lane, as any replica tells."""
         for replica in self.cluster.running:
@@ -350,6 +394,7 @@ class Campaign:
             with contextlib.suppress(ServiceFailedError):
                 wait_until(lambda: self.reader.count >= expected, "all outputs", 30)
             got = self.reader.stop()
+            result.reader_restarts = self.reader.restarts
             result.outputs_read = len(got)
             result.planted = lanes.prove(truths, known, got)
             result.findings.add(lanes.check_outputs(truths, got))

@@ -1,11 +1,11 @@
-"""What strikes a cluster under load: replicas and NATS servers killed and paused, links between them held and reset.
+"""What strikes a cluster under load: replicas and NATS servers killed and paused, all links held and reset.
 
 The caller's thread. A fault is a generator: up to its yield it does its harm, resumed it heals.
 """
 
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -15,10 +15,11 @@ from bitactor.validation.replicas import Cluster
 
 @dataclass
 class Field:
-    """The cluster, and the links of each replica to all servers."""
+    """The cluster, the links of each replica to all servers, and those by which server i reaches server j."""
 
     cluster: Cluster
     links: dict[str, list[Link]]
+    routes: dict[tuple[int, int], Link] = field(default_factory=dict)
 
 
 # Yields (what, done): whom it struck, and whether it did.
@@ -67,8 +68,7 @@ def replica_cut_off(field: Field, dice: random.Random) -> Iterator[Struck]:
     for link in links:
         link.hold()
     yield name, lambda: sum(link.hit["held"] for link in links) > before
-    for link in links:
-        link.heal()
+    _heal(links)
 
 
 def links_reset(field: Field, dice: random.Random) -> Iterator[Struck]:
@@ -79,6 +79,52 @@ def links_reset(field: Field, dice: random.Random) -> Iterator[Struck]:
     for link in links:
         link.cut()
     yield name, lambda: sum(link.hit["cut"] for link in links) > before
+    _heal(links)
+
+
+def server_isolated(field: Field, dice: random.Random) -> Iterator[Struck]:
+    """Nothing passes between a server and the others, which are a majority; clients reach all of them."""
+    victim = dice.randrange(field.cluster.nats.nodes)
+    links = [link for ends, link in field.routes.items() if victim in ends]
+    for link in links:
+        link.hold()
+    yield f"n{victim}", lambda: _reached(field, victim) == set()
+    _heal(links)
+
+
+def routes_reset(field: Field, dice: random.Random) -> Iterator[Struck]:
+    """Connections of a server with the others are reset, and new ones refused."""
+    victim = dice.randrange(field.cluster.nats.nodes)
+    links = [link for ends, link in field.routes.items() if victim in ends]
+    for link in links:
+        link.cut()
+    yield f"n{victim}", lambda: _reached(field, victim) == set()
+    _heal(links)
+
+
+def route_cut(field: Field, dice: random.Random) -> Iterator[Struck]:
+    """Two servers do not reach each other, and a third one reaches both."""
+    one, other, third = dice.sample(range(field.cluster.nats.nodes), 3)
+    links = [link for ends, link in field.routes.items() if set(ends) == {one, other}]
+    strike = dice.choice((Link.hold, Link.cut))
+    for link in links:
+        strike(link)
+    yield f"n{one}-n{other}", lambda: _reached(field, one) == {f"n{third}"}
+    _heal(links)
+
+
+def _reached(field: Field, server: int) -> set[str] | None:
+    """The servers with which that one has a connection, as either of the two says. None: one of them does not say."""
+    servers = field.cluster.nats
+    try:
+        names = set(servers.routes(server))
+        others = (other for other in range(servers.nodes) if other != server)
+        return names | {f"n{other}" for other in others if f"n{server}" in servers.routes(other)}
+    except OSError:
+        return None
+
+
+def _heal(links: Iterable[Link]) -> None:
     for link in links:
         link.heal()
 
@@ -93,6 +139,10 @@ KINDS: Final[dict[str, tuple[Fault, ...]]] = {
     "replica and server killed": (replica_killed, server_killed),
     "replica paused, server killed": (replica_paused, server_killed),
     "replica cut off, server paused": (replica_cut_off, server_paused),
+    "server isolated": (server_isolated,),
+    "routes reset": (routes_reset,),
+    "two servers cut off from each other": (route_cut,),
+    "server isolated, replica killed": (server_isolated, replica_killed),
 }
 
 
