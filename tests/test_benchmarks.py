@@ -102,11 +102,16 @@ def test_the_table_shows_the_goals_that_were_run_and_counts_the_others():
 def test_replicas_are_measured_beside_nats_alone_on_the_same_servers():
     command = [sys.executable, "-m", "benchmarks.cluster", "--seconds", "0.3", "--only", "rates"]
     command += ["--nodes", "1", "--replicas", "1", "--lanes", "2", "--sync", "default"]
+    command += ["--ingest", "tls", "--rounds", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True)
     figures = {line["figure"]: line for line in map(json.loads, done.stdout.splitlines())}
-    assert figures["acked, R=1, default sync"]["value"] > 0
-    assert figures["nats-py alone, same records, R=1, default sync"]["value"] > 0
-    assert figures["ratio, R=1, default sync"]["at_least"] == 0.7
+    how = "R=1, sync default, tls"
+    assert figures[f"acked, {how}"]["value"] > 0
+    assert figures[f"nats-py alone, same records, {how}"]["value"] > 0
+    assert figures[f"ratio, {how}"]["at_least"] == 0.7
+    used = {line["figure"]: line["value"] for line in figures.values() if line["figure"].startswith("cpu, ")}
+    assert len(used) == 5 and all(0 < seconds < 100 for seconds in used.values())
+    assert 0 < figures[f"bound, {how}"]["value"] < 1
 
 
 def test_the_service_is_measured_with_goals_beside_the_figures():

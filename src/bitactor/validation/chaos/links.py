@@ -41,13 +41,12 @@ class Link(Proxy):
             self.hit["cut"] += 1
             writer.transport.abort()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._state == "cut":
             self.hit["cut"] += 1
-            writer.transport.abort()
             return
         await self._wait()
-        await super()._accept(reader, writer)
+        await super()._forward(reader, writer)
 
     async def _wait(self) -> None:
         if self._state == "held":

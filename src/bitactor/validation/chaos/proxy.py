@@ -58,14 +58,25 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # what was aborted closes its socket at the loop's next turn
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            await self._forward(reader, writer)
+        finally:
+            writer.transport.abort()
+            self._writers.discard(writer)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        ends = {writer}
         try:
             there, upstream = await asyncio.open_connection("127.0.0.1", self.to)
-            ends.add(upstream)
-            self._writers |= ends
+        except OSError:
+            return
+        ends = {writer, upstream}
+        self._writers.add(upstream)
+        try:
             async with asyncio.TaskGroup() as pumps:
                 pumps.create_task(self._pump(reader, upstream, ends))
                 pumps.create_task(self._pump(there, writer, ends))
@@ -74,7 +85,7 @@ class Proxy:
         finally:
             for end in ends:
                 end.transport.abort()
-            self._writers -= ends
+            self._writers.discard(upstream)
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ends: set[Any]) -> None:
         while chunk := await reader.read(CHUNK):
