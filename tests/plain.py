@@ -168,7 +168,7 @@ def part(f):
     if f.u(4):
         raise Refused("flags", f.began)
     begin, end = f.u(8), f.u(8)
-    if not begin < end <= begin + 8192:
+    if not begin < end <= begin + 65536:
         raise Refused("field", f.began)
     fields += [begin, end, f.u(8)]
     if fields[-1] > end:
@@ -178,7 +178,7 @@ def part(f):
         raise Refused("field", f.began)
     fields += [f.u(8)]
     count = f.u(4)
-    if count > end - begin:
+    if count > min(end - begin, 8192):
         raise Refused("count", f.began)
     offsets, at = f.take(2 * count), f.began
     for i in range(count):

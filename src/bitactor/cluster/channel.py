@@ -29,14 +29,19 @@ class Item(NamedTuple):
 
 
 class Channel:
-    """To one lane. durability, position: as its owner last told. released: called with the bytes that are done with."""
+    """To one lane. durability, position: as its owner last told. queued: bytes that wait for the next bundles.
 
-    def __init__(self, lane: int, calls: Calls, released: Callable[[int], None]) -> None:
+    released: called with the bytes that are done with; wants: with the lane, when less than a bundle waits.
+    """
+
+    def __init__(self, lane: int, calls: Calls, released: Callable[[int], None], wants: Callable[[int], None]) -> None:
         self.lane = lane
         self.durability: int | None = None
         self.position = 0
+        self.queued = 0
         self._calls = calls
         self._released = released
+        self._wants = wants
         self._items: deque[Item] = deque()
         self._some = asyncio.Event()
         self._stopping = False
@@ -45,6 +50,7 @@ class Channel:
     def put(self, item: Item) -> None:
         """Send it behind what was put before."""
         self._items.append(item)
+        self.queued += len(item.data)
         self._some.set()
 
     async def stop(self) -> None:
@@ -63,14 +69,14 @@ class Channel:
             try:
                 await self._deliver(taken)
             except asyncio.CancelledError:
-                self._items.extendleft(reversed(taken))
+                self._put_back(taken)
                 raise
             except ProtocolError as error:
                 for item in taken:
                     self._finish(item, error)
             except Exception:
                 logger.exception("a bundle for lane %d failed and is sent again", self.lane)
-                self._items.extendleft(reversed(taken))
+                self._put_back(taken)
                 await asyncio.sleep(_RETRY_S)
 
     def _take(self) -> list[Item]:
@@ -79,9 +85,17 @@ class Channel:
         while self._items and (not taken or length + len(self._items[0].data) <= BUNDLE_BYTES):
             taken.append(self._items.popleft())
             length += len(taken[-1].data)
+        self.queued -= length
         if not self._items:
             self._some.clear()
+        if self.queued < BUNDLE_BYTES:
+            self._wants(self.lane)
         return taken
+
+    def _put_back(self, taken: list[Item]) -> None:
+        self._items.extendleft(reversed(taken))
+        self.queued += sum(len(item.data) for item in taken)
+        self._some.set()
 
     async def _deliver(self, taken: list[Item]) -> None:
         data = Bundle(self.lane, tuple(item.data for item in taken)).encode()

@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 from bitactor import faults
 from bitactor.cluster.link import AbsentError
-from bitactor.cluster.parts import BATCH_SIGNALS_MAX, part_of
+from bitactor.cluster.parts import part_of
 from bitactor.protocol.errors import ProtocolError
+from bitactor.protocol.frames import SIGNALS_MAX
 from bitactor.protocol.messages import Producer as Registration
 from bitactor.runtime.tables import FIRST_EPOCH
 from bitactor.signals import SIGNAL_DTYPE, lanes_of
@@ -183,7 +184,7 @@ class Outbox:
         rows = self._rows[target]
         if len(rows) > 1:
             rows[:] = [np.concatenate(rows)]
-        return rows[0][:BATCH_SIGNALS_MAX]
+        return rows[0][:SIGNALS_MAX]
 
     def _stored(self, target: int, count: int) -> None:
         self.stored[target] += count

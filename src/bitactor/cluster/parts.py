@@ -14,11 +14,9 @@ import numpy.typing as npt
 
 from bitactor._core._codec import crc32c
 from bitactor.protocol.errors import Code, ProtocolError
-from bitactor.protocol.frames import SIGNALS_MAX
 from bitactor.protocol.messages import Part
 from bitactor.protocol.wire import IN_LOG, MAGIC, VERSION, Type, message_length
 
-BATCH_SIGNALS_MAX: Final = SIGNALS_MAX  # a batch covers so many of a producer's sequences at most
 _HEAD: Final = struct.Struct(">4sBBHQIIQ")  # of a data frame, up to its CRC
 _TAIL: Final = bytes(4 + 24)  # reserved, no trace
 _BUNDLE: Final = struct.Struct(">4sHHI")  # "BAB2", lane, flags 0, items

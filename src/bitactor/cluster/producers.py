@@ -30,13 +30,25 @@ class Sent:
 
 
 class Open:
-    """A batch that still grows: by lane the rows of its signals, and their offsets from its begin."""
+    """A batch that still grows: by lane the rows of its signals, and their offsets from its begin.
 
-    __slots__ = ("begin", "end", "pieces")
+    waits: its time is over, and it grows on because all its lanes have enough to do.
+    """
+
+    __slots__ = ("begin", "counts", "end", "pieces", "waits")
 
     def __init__(self, begin: int) -> None:
         self.begin = self.end = begin
         self.pieces: dict[int, tuple[list[bytes], list[Offsets]]] = {}
+        self.counts: dict[int, int] = {}
+        self.waits = False
+
+    def add(self, lane: int, rows: bytes, offsets: "Offsets") -> None:
+        """Signals behind those that the lane has in this batch."""
+        to = self.pieces.setdefault(lane, ([], []))
+        to[0].append(rows)
+        to[1].append(offsets)
+        self.counts[lane] = self.counts.get(lane, 0) + len(offsets)
 
 
 class Held:

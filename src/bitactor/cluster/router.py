@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from bitactor.cluster.channel import Channel, Item
-from bitactor.cluster.parts import BATCH_SIGNALS_MAX, part_of
+from bitactor.cluster.channel import BUNDLE_BYTES, Channel, Item
+from bitactor.cluster.parts import part_of
 from bitactor.cluster.producers import Held, Open, Sent, resume
 from bitactor.log.contract import Durability
 from bitactor.protocol.errors import Code, ProtocolError
-from bitactor.protocol.frames import decode_frame, split_frame
+from bitactor.protocol.frames import SIGNALS_MAX, decode_frame, split_frame
+from bitactor.protocol.logged import BATCH_SIGNALS_MAX
 from bitactor.protocol.messages import Hello, Name, Subscribe, Welcome
 from bitactor.protocol.messages import Producer as Registration
 from bitactor.runtime.records import frame_place
@@ -78,7 +79,7 @@ class Router:
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._me = secrets.token_hex(8)
-        self.channels = [Channel(lane, calls, self._released) for lane in range(lanes)]
+        self.channels = [Channel(lane, calls, self._released, self._wants) for lane in range(lanes)]
 
     async def start(self) -> None:
         """Hear who opens producers at other replicas."""
@@ -128,9 +129,13 @@ class Router:
             self.duplicates += known
         pieces = split_frame(frame, self.lanes, kinds).pieces
         end = sequence + count
-        if producer.batch is not None and end - producer.batch.begin > BATCH_SIGNALS_MAX:
-            self._flush(producer)
         batch = producer.batch
+        if batch is not None and (
+            end - batch.begin > BATCH_SIGNALS_MAX
+            or any(batch.counts.get(lane, 0) + len(offsets) > SIGNALS_MAX for lane, _, offsets in pieces)
+        ):
+            self._flush(producer)
+            batch = None
         if batch is None:
             batch = producer.batch = Open(producer.next)
             self._dirty[producer] = None
@@ -140,9 +145,7 @@ class Router:
                 rows, offsets = rows[32 * skip :], offsets[skip:]
                 if not rows:
                     continue
-            to = batch.pieces.setdefault(lane, ([], []))
-            to[0].append(rows)
-            to[1].append(offsets.astype("i4") + (sequence - batch.begin))
+            batch.add(lane, rows, offsets.astype("i4") + (sequence - batch.begin))
             self._bytes += len(rows)
         batch.end = producer.next = end
         fresh = count - max(known, 0)
@@ -235,7 +238,7 @@ class Router:
 
     async def drained(self) -> None:
         """Wait until all that was admitted is durable, or lost with its producer."""
-        self._flush_all()
+        self._flush_all(at_once=True)
         while self._bytes:
             self._changed.clear()
             await self._changed.wait()
@@ -246,12 +249,23 @@ class Router:
         if self._flushing is None:
             self._flushing = self._loop.call_later(self._linger_s, self._flush_all)
 
-    def _flush_all(self) -> None:
+    def _flush_all(self, *, at_once: bool = False) -> None:
+        """Send the open batches, but for those that would lie about: they go on growing, until a lane wants more."""
         if self._flushing is not None:
             self._flushing.cancel()
             self._flushing = None
         for held in list(self._dirty):
-            self._flush(held)
+            batch = held.batch
+            if at_once or batch is None or any(self.channels[lane].queued < BUNDLE_BYTES for lane in batch.pieces):
+                self._flush(held)
+            else:
+                batch.waits = True
+
+    def _wants(self, lane: int) -> None:
+        """A channel has less than a bundle left."""
+        for held in list(self._dirty):
+            if held.batch is not None and held.batch.waits and lane in held.batch.pieces:
+                self._flush(held)
 
     def _flush(self, held: Held) -> None:
         """Send the open batch of a producer to its lanes."""

@@ -15,6 +15,8 @@ from bitactor.protocol.errors import Code, ProtocolError
 from bitactor.protocol.frames import SIGNALS_MAX
 from bitactor.protocol.wire import HEAD_BYTES, Message, Reader, Type, write_text
 
+BATCH_SIGNALS_MAX: Final = 1 << 16  # a batch covers so many of a producer's sequences at most, in one lane SIGNALS_MAX
+
 
 @dataclass(frozen=True, slots=True)
 class Producer(Message):
@@ -71,7 +73,7 @@ _PART: Final = struct.Struct(">QIIQQQQQI")
 class Part(Message):
     """In a lane's log, before the frame that it is about: which signals of the producer's batch lie in this lane.
 
-    The batch is [begin, end) of the producer's sequence, 1 to 8,192 signals. offsets: big-endian u2 of each signal in
+    The batch is [begin, end) of the producer's sequence, 1 to 65,536 signals. offsets: big-endian u2 of each signal in
     this lane, from `begin`, ascending; as many as the frame that follows has signals, and none when none follows.
     after: the end of the producer's part before this one in this lane, or 0. floor: all of the producer below it is
     stored in every lane. lanes: bit i, the batch has signals in lane i.
@@ -99,9 +101,10 @@ class Part(Message):
 
     def _payload(self) -> bytes:
         size = self.end - self.begin
-        if not (1 <= size <= SIGNALS_MAX and self.after <= self.end and self.floor <= self.begin):
-            raise ValueError(f"{self!r} is no part: begin < end <= begin + {SIGNALS_MAX}, after <= end, floor <= begin")
-        if len(self.offsets) % 2 or find_not_ascending(self.offsets, size) >= 0:
+        if not (1 <= size <= BATCH_SIGNALS_MAX and self.after <= self.end and self.floor <= self.begin):
+            limits = f"begin < end <= begin + {BATCH_SIGNALS_MAX}, after <= end, floor <= begin"
+            raise ValueError(f"{self!r} is no part: {limits}")
+        if len(self.offsets) % 2 or self.count > SIGNALS_MAX or find_not_ascending(self.offsets, size) >= 0:
             raise ValueError(f"offsets {self.offsets[:40].hex()}... are no ascending big-endian u2 below {size}")
         fixed = self.producer, self.epoch, 0, self.begin, self.end, self.after, self.floor, self.lanes, self.count
         return _PART.pack(*fixed) + self.offsets
@@ -112,7 +115,8 @@ class Part(Message):
             _refuse_part(reader)
         producer, epoch, flags, begin, end, after, floor, lanes, count = _PART.unpack_from(reader.data, HEAD_BYTES)
         size = end - begin
-        if flags or not 1 <= size <= SIGNALS_MAX or after > end or floor > begin or count > size:
+        most = min(size, SIGNALS_MAX)
+        if flags or not 1 <= size <= BATCH_SIGNALS_MAX or after > end or floor > begin or count > most:
             _refuse_part(reader)
         reader.at += _PART.size
         offsets = bytes(reader.take(2 * count))
@@ -129,11 +133,13 @@ def _refuse_part(reader: Reader) -> NoReturn:
     if flags:
         raise ProtocolError(Code.FLAGS, f"flags {flags:#010x}; a part has none", offset=reader.began)
     begin, end = reader.number(8), reader.number(8)
-    if not 1 <= end - begin <= SIGNALS_MAX:
-        raise reader.bad(f"a batch of signals {begin} to {end}; it has 1 to {SIGNALS_MAX}")
+    if not 1 <= end - begin <= BATCH_SIGNALS_MAX:
+        raise reader.bad(f"a batch of signals {begin} to {end}; it has 1 to {BATCH_SIGNALS_MAX}")
     if (after := reader.number(8)) > end:
         raise reader.bad(f"the part before it ends at {after}, behind its own end {end}")
     if (floor := reader.number(8)) > begin:
         raise reader.bad(f"all below {floor} is stored, and it begins at {begin}")
     _, count = reader.number(8), reader.number(4)
-    raise ProtocolError(Code.COUNT, f"{count} signals here of a batch of {end - begin}", offset=reader.began)
+    raise ProtocolError(
+        Code.COUNT, f"{count} signals here of a batch of {end - begin}; a frame has {SIGNALS_MAX}", offset=reader.began
+    )
