@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 
 import bitactor as ba
@@ -32,6 +33,7 @@ EXAMPLES = [
     m.EraseKey(2**63),
     PART,
     m.Part(2**64 - 1, 2**32 - 1, 2**64 - 2, 2**64 - 1, 2**64 - 1, 2**64 - 2, 2**64 - 1, b""),
+    m.Part(7, 2, 1000, 66_536, 0, 990, 1, np.arange(0, 65_536, 8, ">u2").tobytes()),
 ]
 
 
@@ -134,7 +136,7 @@ def patched(message, at, data):
         (m.Outputs(1, 0, b""), 20, b"\0\0\0\1", Code.LENGTH, 32),
         (PART, 31, b"\1", Code.FLAGS, 28),
         (PART, 46, b"\3\xe8", Code.FIELD, 40),  # no signal
-        (PART, 46, b"\x23\xe9", Code.FIELD, 40),  # 8,193 signals
+        (PART, 45, b"\x01\x03\xe9", Code.FIELD, 40),  # 65,537 signals
         (PART, 54, b"\3\xed", Code.FIELD, 48),
         (PART, 62, b"\3\xe9", Code.FIELD, 56),
         (PART, 75, b"\5", Code.COUNT, 72),
@@ -170,7 +172,8 @@ def test_what_has_no_place_in_a_message_is_not_encoded():
         m.Outputs(1, 0, bytes(47)),
         m.Outputs(1, 0, bytes(48 * 21846)),
         m.Part(1, 0, 0, 0, 0, 0, 0, b""),
-        m.Part(1, 0, 0, 8193, 0, 0, 0, b""),
+        m.Part(1, 0, 0, 65_537, 0, 0, 0, b""),
+        m.Part(1, 0, 0, 9000, 0, 0, 0, np.arange(8193, dtype=">u2").tobytes()),
         m.Part(1, 0, 0, 1, 2, 0, 0, b""),
         m.Part(1, 0, 0, 1, 0, 1, 0, b""),
         m.Part(1, 0, 0, 1, 0, 0, 2**64, b""),

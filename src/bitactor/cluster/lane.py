@@ -139,7 +139,13 @@ class LaneCore(Core):
 
     def _attach(self) -> None:
         super()._attach()
-        self.outbox.attach(self.engine)
+        if self._may_emit_inward():
+            self.outbox.attach(self.engine)
+
+    def _may_emit_inward(self) -> bool:
+        """Whether an actor emits what an actor handles, so that something may go to another lane."""
+        handled = {kind.number for actor in self.app.actors for kind in actor.kinds}
+        return any(kind.number in handled for actor in self.app.actors for kind in actor.emits)
 
     def _detach(self) -> None:
         super()._detach()
