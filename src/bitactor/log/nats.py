@@ -11,6 +11,7 @@ import json
 import re
 import ssl
 import threading
+import time
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -36,6 +37,7 @@ _PING_S: Final = 1  # a silent server is left after three pings without an answe
 _PINGS_MAX: Final = 3
 _PENDING_BYTES_MAX: Final = 32 << 20  # written and not yet taken by the socket; beyond it publishing waits
 _READ_BYTES: Final = 1 << 20  # from the socket at once; nats-py asks for 32 KiB, an eighth of a full record
+LEAVE_S: Final = 5.0  # a server that answers, while JetStream behind it does not, is left for another after so long
 _DENIED: Final = "authorization violation"
 _SEED: Final = re.compile(rb"\A\s*(S[A-Z2-7]+)\s*\Z")
 _IN_CREDENTIALS: Final = re.compile(rb"BEGIN NATS USER JWT-+\s+\S+\s[\s\S]*BEGIN USER NKEY SEED-+\s+(S[A-Z2-7]+)\s")
@@ -85,6 +87,7 @@ class Connection(nats.aio.client.Client):
         super().__init__()
         self.denied: str | None = None
         self.on_reconnect: list[Any] = []
+        self._left_at = 0.0
         self.loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self.refused: asyncio.Future[Exception] | None = None  # until the first connection: what makes trying useless
@@ -119,6 +122,14 @@ class Connection(nats.aio.client.Client):
         except ValueError:
             raise nats.errors.JsonParseError from None
         return said
+
+    async def leave(self, why: str) -> None:
+        """Go to another server, if there is one: this one may be cut off from the others. At most every LEAVE_S."""
+        now = time.monotonic()
+        if self.is_connected and now - self._left_at >= LEAVE_S:
+            self._left_at = now
+            _log.warning("nats server is left for another", server=self._address(), why=why)
+            await self._process_op_err(nats.errors.StaleConnectionError())
 
     async def _connect_to_server(self, s: Any) -> None:
         if self._transport is None:
