@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 
 FAULTS: Final = ("cut", "half-open", "delay", "duplicate", "truncate", "flip")
 CHUNK: Final = 16_384
+_QUIET_TURNS: Final = 4
 HALF_OPEN_S: Final = 3.0  # then a router somewhere forgets it, and both ends are reset
 
 
@@ -52,13 +53,16 @@ class Proxy:
     async def _stop(self) -> None:
         self._loop.set_exception_handler(lambda _loop, _context: None)  # what is cut off here is no news
         self._server.close()
-        for writer in self._writers:
-            writer.transport.abort()
-        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0)  # what was aborted closes its socket at the loop's next turn
+        quiet = 0
+        while quiet < _QUIET_TURNS:  # what was just accepted becomes a task, what was aborted closes, a turn later
+            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for writer in self._writers:
+                writer.transport.abort()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.sleep(0)
+            quiet = 0 if tasks else quiet + 1
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
