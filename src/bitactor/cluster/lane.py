@@ -169,7 +169,7 @@ class LaneCore(Core):
         )
 
     def _start_tracing(self) -> None:
-        return None  # frames are traced where they come in
+        return None  # a lane sees parts of many frames; see docs/cluster.md, limits
 
     async def open_for_import(self) -> "tuple[Log, SnapshotStore]":
         """The lane's log and its snapshots alone: nothing is claimed, recovered or served."""
