@@ -53,6 +53,8 @@ class Proxy:
     async def _stop(self) -> None:
         self._loop.set_exception_handler(lambda _loop, _context: None)  # what is cut off here is no news
         self._server.close()
+        for _ in range(_QUIET_TURNS):  # a task that is cancelled before it began drops the socket that it was given
+            await asyncio.sleep(0)
         quiet = 0
         while quiet < _QUIET_TURNS:  # what was just accepted becomes a task, what was aborted closes, a turn later
             tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
