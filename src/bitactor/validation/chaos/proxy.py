@@ -32,6 +32,8 @@ class Proxy:
         self._server: Any = None
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True, name="fault-proxy")
         self._writers: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -52,27 +54,33 @@ class Proxy:
 
     async def _stop(self) -> None:
         self._loop.set_exception_handler(lambda _loop, _context: None)  # what is cut off here is no news
-        self._server.close()
-        for _ in range(_QUIET_TURNS):  # a task that is cancelled before it began drops the socket that it was given
+        self._stopping = True
+        for listening in self._server.sockets:
+            self._loop.remove_reader(listening.fileno())
+        for _ in range(_QUIET_TURNS):  # what was accepted becomes a transport, which a closed server fails to make
             await asyncio.sleep(0)
+        self._server.close()
         quiet = 0
         while quiet < _QUIET_TURNS:  # what was just accepted becomes a task, what was aborted closes, a turn later
-            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
             for writer in self._writers:
                 writer.transport.abort()
-            for task in tasks:
+            for task in self._tasks:  # no others: one that is cancelled before it began drops the socket it was given
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.sleep(0)
-            quiet = 0 if tasks else quiet + 1
+            quiet = 0 if len(asyncio.all_tasks()) > 1 else quiet + 1
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         self._writers.add(writer)
+        self._tasks.add(task)
         try:
-            await self._forward(reader, writer)
+            if not self._stopping:
+                await self._forward(reader, writer)
         finally:
             writer.transport.abort()
             self._writers.discard(writer)
+            self._tasks.discard(task)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
