@@ -117,9 +117,10 @@ def rows(report):
     for number, title in TITLES.items():
         found = [row for row in report["rows"] if row["step"] == number]
         took = next((row["seen"] for row in found if row["check"] == "seconds"), 0.0)
-        yield from ("", f"### {number}. {title} ({took:.0f} s)", "", "| check | seen |", "|---|---|")
+        load = "".join(f", load {row['seen']:.0f}" for row in found if row["check"] == "load")
+        yield from ("", f"### {number}. {title} ({took:.0f} s{load})", "", "| check | seen |", "|---|---|")
         for row in found:
-            if row["check"] != "seconds":
+            if row["result"]:
                 mark = "" if row["result"] == "ok" else "**failed:** "
                 yield f"| {row['check']} | {mark}{str(row['seen']).replace('|', '/')[:400]} |"
 

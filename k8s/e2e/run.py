@@ -128,6 +128,7 @@ def main():
             rows.append({"step": number, "check": title, "result": "FAILED", "seen": str(error)})
             print(f"  FAIL  {error}", flush=True)
         rows.append({"step": number, "check": "seconds", "result": "", "seen": round(time.monotonic() - at, 1)})
+        rows.append({"step": number, "check": "load", "result": "", "seen": round(os.getloadavg()[1], 1)})
     written = write(given.json or "build/k8s-e2e.json", version, failed=failed, rows=rows)
     print("\nstep  result  check")
     for row in rows:

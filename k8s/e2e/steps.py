@@ -271,12 +271,15 @@ def autoscaled(service):
 
 
 def validated_under_load(service):
-    """validate_deployment.sh --load --kill: as the operator drives the autoscaler and deletes a pod."""
-    service.given = helm_values(service, **LIGHT, autoscaling=SCALING)
+    """validate_deployment.sh --load --kill: as the operator drives the autoscaler and deletes a pod.
+
+    One client with small requests: it waits for NATS' disks before it takes the CPU of three pods to 70 %.
+    """
+    service.given = helm_values(service, **LIGHT, autoscaling={**SCALING, "cpuPercent": 50})
     service.upgrade(**service.given)
     os.environ.setdefault("LOAD_RATE", "600000")
     wanted = {"validate: pod deleted", "validate: autoscale", "validate: usage", "validate_deployment.sh"}
-    for check, seen in validated(service, "--load", "--kill"):
+    for check, seen in validated(service, "--load", "--kill", "--rate", "2000"):
         if check in wanted or isinstance(seen, Bad):
             yield check, seen
     wait_for("three pods again", 400, lambda: len(service.pods()) == 3, every=1)
