@@ -279,7 +279,7 @@ def validated_under_load(service):
     service.upgrade(**service.given)
     os.environ.setdefault("LOAD_RATE", "600000")
     wanted = {"validate: pod deleted", "validate: autoscale", "validate: usage", "validate_deployment.sh"}
-    for check, seen in validated(service, "--load", "--kill", "--rate", "2000"):
+    for check, seen in validated(service, "--load", "--kill", "--rate", "200"):
         if check in wanted or isinstance(seen, Bad):
             yield check, seen
     wait_for("three pods again", 400, lambda: len(service.pods()) == 3, every=1)
