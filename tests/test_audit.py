@@ -47,7 +47,7 @@ def test_an_entry_without_a_reason_or_with_a_strange_key_is_refused(tmp_path, li
 def test_every_entry_of_ours_names_a_step_and_files_that_are_there():
     for one in accepted(tree.OURS / "accepted.toml"):
         assert one.step in audit.STEPS, one
-        assert list(tree.ROOT.glob(one.path)), one
+        assert one.path.startswith("build/audit/") or list(tree.ROOT.glob(one.path)), one  # what the audit itself writes
 
 
 def test_a_step_without_its_tool_is_not_run_and_not_passed(monkeypatch):
