@@ -1,8 +1,6 @@
 """Connections to real NATS servers: who is let in, what is not sent in the clear, and losses that are made good."""
 
 import asyncio
-import contextlib
-import itertools
 import json
 import logging
 import time
@@ -12,13 +10,8 @@ import pytest
 
 from bitactor.config import Nats
 from bitactor.ingest.certs import make_ca, make_client, make_server
-from bitactor.log import jetstream
-from bitactor.log import nats as module
-from bitactor.log.jetstream import JetStreamLog
 from bitactor.log.nats import NatsError, connect
-from bitactor.validation.chaos.links import Link
 from bitactor.validation.nats import NatsServers
-from tests.log_contract.records import record
 from tests.nats_jwt import Operator
 
 PASSWORD = "a-pass-phrase"
@@ -168,35 +161,6 @@ def test_a_server_that_stands_still_is_left_for_another_one_though_it_takes_no_b
         await connection.close()
 
     with NatsServers(tmp_path, nodes=3) as servers:
-        asyncio.run(main())
-
-
-def test_a_server_that_is_cut_off_from_the_others_is_left_by_who_appends(tmp_path, monkeypatch):
-    monkeypatch.setattr(jetstream, "LEAVE_S", 0.5)
-    monkeypatch.setattr(module, "LEAVE_S", 0.5)
-    with contextlib.ExitStack() as stack:
-        servers = NatsServers(tmp_path, 3, advertise=False)
-        stack.callback(servers.stop_all)
-        links = {
-            ends: stack.enter_context(Link(servers.route_ports[ends[1]]))
-            for ends in itertools.permutations(range(3), 2)
-        }
-        servers.dial = {ends: link.port for ends, link in links.items()}
-        servers.start_all()
-
-        async def main():
-            connection = await connect(Nats(urls=servers.urls), name="a test")
-            log = await JetStreamLog.open(connection, "t", lane=0, replicas=3, size_bytes_max=1 << 20)
-            at = servers.ports.index(int(connection._address().rpartition(":")[2]))
-            for ends, link in links.items():
-                if at in ends:
-                    link.cut()
-            await until(lambda: servers.routes(at) == [])
-            await log.append_async(record(0).record, **record(0).facts())
-            assert connection.reconnects >= 1
-            assert connection._address() != f"127.0.0.1:{servers.ports[at]}"
-            await connection.close()
-
         asyncio.run(main())
 
 

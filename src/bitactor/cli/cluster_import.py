@@ -1,5 +1,6 @@
 """The work of `bitactor cluster import`: lane by lane from a data directory into NATS."""
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,12 @@ async def run(settings: "Settings", app: "App", source: Path) -> tuple[int, int]
     state, tables = adopt.read(source, app, lambda text: typer.echo(f"bitactor: {text}", err=True))
     client = await nats.connect(settings.nats, name=f"bitactor {app.name} import")
     sync = await SyncWatch.open(client, settings.nats.monitors)
-    keys = 0
+    keys, turn = 0, asyncio.Semaphore()
     try:
         for lane in range(settings.cluster.lanes):
-            core = LaneCore(settings, app, typer.echo, client=client, lane=lane, sync=sync, send=_nowhere)
+            core = LaneCore(
+                settings, app, typer.echo, client=client, lane=lane, sync=sync, send=_nowhere, turn=turn
+            )  # fmt: skip
             keys += await adopt.into_lane(core, state, tables)
     finally:
         await sync.close()

@@ -43,8 +43,8 @@ logger = logging.getLogger("bitactor.cluster")
 class LaneCore(Core):
     """One lane's log, engine, intake, writer, snapshots. failed: called once when the lane cannot be gone on with here.
 
-    client: a NATS connection of this loop; sync: what is known of its servers. send: hands emits to other lanes.
-    generation: after start.
+    client: a NATS connection of this loop; sync: what is known of its servers. send: hands emits to other lanes. turn:
+    held from the claim to the end of start, by as many lanes at once as it lets. generation: after start.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class LaneCore(Core):
         lane: int,
         sync: "SyncWatch",
         send: Send,
+        turn: "asyncio.Semaphore",
     ) -> None:
         self.lane = lane
         self.lanes = settings.cluster.lanes
@@ -65,6 +66,8 @@ class LaneCore(Core):
         self.outbox = Outbox(lane, self.lanes, send)
         self._client = client
         self._sync = sync
+        self._turn = turn
+        self._has_turn = False
 
     @property
     def intake(self) -> Intake:
@@ -117,6 +120,8 @@ class LaneCore(Core):
         In front of recovery, so that nothing comes behind what it reads. Not in a log whose records are another app's:
         there the app record does it, behind a migrated state. LogFencedError: another replica was faster.
         """
+        await self._turn.acquire()
+        self._has_turn = True
         end = self.log.end()
         self.generation = end.sequence
         if not end.sequence:
@@ -182,7 +187,11 @@ class LaneCore(Core):
 
     async def start(self) -> None:
         """Open, claim, recover, begin to write and to send."""
-        await super().start()
+        try:
+            await super().start()
+        finally:
+            if self._has_turn:
+                self._turn.release()
         self.outbox.start()
 
     def _broken(self, error: BaseException) -> None:

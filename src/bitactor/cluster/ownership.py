@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from bitactor.cluster.members import Member, Members
 
-MOVES_AT_ONCE: Final = 2  # takes: each replays a log
+TAKES_AT_ONCE: Final = 8  # each waits for servers that may be electing the leader of its streams
+REPLAYS_AT_ONCE: Final = 2
 _BARRED_S: Final = 10.0  # a lane that cannot be taken is tried again after so long
 _SETTLE_LEASES: Final = 0.5  # a new replica first listens for so many leases
 
@@ -93,7 +94,7 @@ class Ownership:
         return assign([member.incarnation for member in may], self._count, owned, barred)
 
     def _may_take(self) -> bool:
-        return not self.draining and len(self._taking) < MOVES_AT_ONCE
+        return not self.draining and len(self._taking) < TAKES_AT_ONCE
 
     def _move(self, lane: int, coroutine: "Coroutine[Any, Any, None]") -> None:
         task = asyncio.create_task(coroutine)

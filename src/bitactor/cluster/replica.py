@@ -20,14 +20,14 @@ from bitactor.cluster.link import Link, NotOwnerError
 from bitactor.cluster.members import Member, Members
 from bitactor.cluster.names import Names
 from bitactor.cluster.outputs import OutputReader
-from bitactor.cluster.ownership import Ownership
+from bitactor.cluster.ownership import REPLAYS_AT_ONCE, Ownership
 from bitactor.cluster.parts import Bundle, bundle_head, bundle_items
 from bitactor.cluster.queries import ANSWERS, Reader, ask_all_json
 from bitactor.cluster.router import Router
 from bitactor.log import nats
 from bitactor.log.nats import LEAVE_S
 from bitactor.log.nats_sync import SyncWatch
-from bitactor.log.streams import TRY_S, ApiError, NoAnswerError, ask, from_now
+from bitactor.log.streams import leave_if_cut_off
 from bitactor.protocol.errors import Code, ProtocolError
 from bitactor.runtime.app import describe
 from bitactor.runtime.listen import make_server
@@ -67,6 +67,7 @@ class Replica:
         self._phase = "made"
         self._was_whole = False  # every lane has had an owner
         self._missing_since: float | None = None
+        self._replaying = asyncio.Semaphore(REPLAYS_AT_ONCE)
         self._watching: asyncio.Task[None] | None = None
 
     # --- start and stop ---
@@ -250,6 +251,7 @@ class Replica:
             lane=lane,
             sync=self.sync,
             send=self._send_emits,
+            turn=self._replaying,
         )
 
     def _make_router(self) -> Router:
@@ -309,21 +311,14 @@ class Replica:
                 continue
             now = time.monotonic()
             self._missing_since = self._missing_since or now
-            if now - self._missing_since > LEAVE_S and not await self._reaches_jetstream():
-                await self.client.leave("JetStream does not answer through it")
+            if now - self._missing_since > LEAVE_S:
+                await leave_if_cut_off(self.client, self._streams(), "JetStream does not answer through it")
             if now - self._missing_since > LOST_S:
                 self.router.lose_all(ProtocolError(Code.NOT_READY, "some lanes cannot be reached from this replica"))
 
-    async def _reaches_jetstream(self) -> bool:
-        """Whether the servers have a leader as seen from here: one that is cut off from the others has none."""
-        try:
-            stream = f"{self.settings.nats.stream}-{self.app.name}-lane-0"
-            await ask(self.client, f"STREAM.INFO.{stream}", deadline=from_now(TRY_S))
-        except NoAnswerError:
-            return False
-        except ApiError:
-            pass
-        return True
+    def _streams(self) -> list[str]:
+        """The names of all lanes' streams."""
+        return [f"{self.settings.nats.stream}-{self.app.name}-lane-{lane}" for lane in range(self.lanes)]
 
     # --- what other replicas ask ---
 

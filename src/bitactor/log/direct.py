@@ -26,7 +26,7 @@ class DirectBatches:
         self._inbox = connection.new_inbox()
         self._number = 0
         self._got: list[tuple[int, bytes]] = []
-        self._over = False
+        self._over = self._absent = False
         self._heard = asyncio.Event()
 
     async def get(self, request: dict[str, Any]) -> list[tuple[int, bytes]]:
@@ -43,7 +43,7 @@ class DirectBatches:
         deadline = streams.from_now(streams.OPEN_S)
         while True:
             self._number += 1  # what still comes for a former request goes nowhere
-            self._got, self._over = [], False
+            self._got, self._over, self._absent = [], False, False
             why = ""
             try:
                 await streams.connected(self._connection, deadline)
@@ -51,6 +51,8 @@ class DirectBatches:
                 while not self._over:
                     self._heard.clear()
                     await asyncio.wait_for(self._heard.wait(), streams.TRY_S)
+                    if self._absent:
+                        raise nats.errors.NoRespondersError
             except (nats.errors.Error, TimeoutError) as error:
                 why = str(error) or type(error).__name__
             if self._got or not why:
@@ -67,8 +69,8 @@ class DirectBatches:
         headers = message.headers or {}
         if "Status" not in headers:
             self._got.append((int(headers["Nats-Sequence"]), message.data))
-        elif headers["Status"] == "503":  # nobody serves the stream just now: time goes by, and it is asked for again
-            return
+        elif headers["Status"] == "503":  # nobody serves the stream just now: it is asked for again
+            self._absent = True
         else:
             self._over = True
         self._heard.set()

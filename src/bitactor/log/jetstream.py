@@ -256,7 +256,7 @@ class JetStreamLog:
                 break
             self.retried += 1
             if time.monotonic() >= leave_at:
-                await self._connection.leave(why)
+                await streams.leave_if_cut_off(self._connection, self._connection.streams, why)
                 leave_at = streams.from_now(LEAVE_S)
             await asyncio.sleep(0.05)
         raise self._fail(

@@ -2,8 +2,9 @@
 
 One event loop's thread uses a connection; what other threads want goes through `asyncio.run_coroutine_threadsafe`.
 What nats-py 2.16 does otherwise than a log needs is put right here, in `Connection`: it would end for good on some
-errors of a server, go without TLS when a server (or who stands in its way) does not ask for it, and wait for a peer
-that takes no more bytes before it goes to another one.
+errors of a server, go without TLS when a server (or who stands in its way) does not ask for it, wait for a peer
+that takes no more bytes before it goes to another one, go back to a server that was just lost before it tries the
+others, and let requests wait for answers to a connection that is gone.
 """
 
 import asyncio
@@ -37,7 +38,8 @@ _PING_S: Final = 1  # a silent server is left after three pings without an answe
 _PINGS_MAX: Final = 3
 _PENDING_BYTES_MAX: Final = 32 << 20  # written and not yet taken by the socket; beyond it publishing waits
 _READ_BYTES: Final = 1 << 20  # from the socket at once; nats-py asks for 32 KiB, an eighth of a full record
-LEAVE_S: Final = 5.0  # a server that answers, while JetStream behind it does not, is left for another after so long
+LEAVE_S: Final = 2.0  # a server that answers, while JetStream behind it does not, may be left for another after so long
+LEAVE_AGAIN_S: Final = 5.0  # between two servers that are left
 _DENIED: Final = "authorization violation"
 _SEED: Final = re.compile(rb"\A\s*(S[A-Z2-7]+)\s*\Z")
 _IN_CREDENTIALS: Final = re.compile(rb"BEGIN NATS USER JWT-+\s+\S+\s[\s\S]*BEGIN USER NKEY SEED-+\s+(S[A-Z2-7]+)\s")
@@ -80,14 +82,16 @@ class _Transport(nats.aio.transport.TcpTransport):
 class Connection(nats.aio.client.Client):
     """A connection, and after each loss the next one. `denied`: what the servers last refused for want of permission.
 
-    reconnects: how many there were. Callbacks in `on_reconnect` are awaited after each, on the loop.
+    reconnects: how many there were. Callbacks in `on_reconnect` are awaited after each, on the loop. streams: names of
+    those that are used over it. A request that waits when the connection is lost ends with StaleConnectionError.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.denied: str | None = None
+        self.streams: set[str] = set()
         self.on_reconnect: list[Any] = []
-        self._left_at = 0.0
+        self._left_at = -LEAVE_AGAIN_S
         self.loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self.refused: asyncio.Future[Exception] | None = None  # until the first connection: what makes trying useless
@@ -124,12 +128,23 @@ class Connection(nats.aio.client.Client):
         return said
 
     async def leave(self, why: str) -> None:
-        """Go to another server, if there is one: this one may be cut off from the others. At most every LEAVE_S."""
+        """Go to another server, if there is one: this one is cut off from the others. At most every LEAVE_AGAIN_S."""
         now = time.monotonic()
-        if self.is_connected and now - self._left_at >= LEAVE_S:
+        if self.is_connected and now - self._left_at >= LEAVE_AGAIN_S:
             self._left_at = now
             _log.warning("nats server is left for another", server=self._address(), why=why)
             await self._process_op_err(nats.errors.StaleConnectionError())
+
+    @property
+    def server_name(self) -> str:
+        """Of the server that this is, or was last, a connection with."""
+        return str(self._server_info.get("server_name", ""))
+
+    async def _select_next_server(self) -> None:
+        if self._current_server in self._server_pool:  # it was just lost: the others first
+            self._server_pool.remove(self._current_server)
+            self._server_pool.append(self._current_server)
+        await super()._select_next_server()
 
     async def _connect_to_server(self, s: Any) -> None:
         if self._transport is None:
@@ -163,15 +178,17 @@ class Connection(nats.aio.client.Client):
         _log.warning("nats error", error=error, server=self._address())
 
     async def told_disconnected(self) -> None:
-        """The connection is lost."""
+        """The connection is lost, and with it all answers that did not come yet."""
+        for answer in list(self._resp_map.values()):
+            if not answer.done():
+                answer.set_exception(nats.errors.StaleConnectionError())
         if not self.is_closed:
             _log.warning("nats connection lost, connecting again", server=self._address())
 
     async def told_reconnected(self) -> None:
         """There is a connection again."""
         _log.info("nats connected again", server=self._address(), reconnects=self.reconnects)
-        for callback in self.on_reconnect:
-            await callback()
+        await asyncio.gather(*(callback() for callback in self.on_reconnect))
 
     def _is_useless(self, error: Exception) -> None:
         if self.refused is not None and not self.refused.done():

@@ -15,12 +15,15 @@ import nats.errors
 from bitactor.log.contract import LogError, LogFullError, LogSettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from bitactor.log.nats import Connection
 
 API: Final = "$JS.API"
 TRY_S: Final = 2.0  # an answer takes milliseconds; one that takes longer is asked for again
+_FIRST_TRY_S: Final = 0.5  # of what may be asked twice; each next try takes twice as long, up to TRY_S
+_PROBE_S: Final = 1.0
+_HEARD_NS: Final = 3_000_000_000  # a leader hears from those that follow every second
 OPEN_S: Final = 30.0  # servers may just be electing a leader
 VERSION_MIN: Final = (2, 11)  # the first whose direct get takes a batch
 _VERSION: Final = ".".join(map(str, VERSION_MIN))
@@ -66,11 +69,12 @@ async def ask(connection: "Connection", subject: str, request: Any = None, *, de
     Only for what may be asked twice.
     """
     payload = b"" if request is None else json.dumps(request).encode()
-    why = "no connection"
+    why, try_s = "no connection", _FIRST_TRY_S
     while True:
         try:
             await connected(connection, deadline)
-            left = min(TRY_S, max(deadline - time.monotonic(), 0.01))
+            left = min(try_s, max(deadline - time.monotonic(), 0.01))
+            try_s = min(2 * try_s, TRY_S)
             answer: dict[str, Any] = json.loads((await connection.request(f"{API}.{subject}", payload, left)).data)
         except (nats.errors.Error, TimeoutError, ValueError) as error:
             why = str(error) or type(error).__name__
@@ -100,6 +104,43 @@ async def connected(connection: "Connection", deadline: float) -> None:
         await asyncio.sleep(0.02)
 
 
+async def leave_if_cut_off(connection: "Connection", names: "Iterable[str]", why: str) -> None:
+    """Go to another server when no leader of these streams, heard through this one, has a majority of its followers.
+
+    So a stream that is electing its leader makes nobody leave a server that reaches others, perhaps for one that
+    reaches none. why: for the log line.
+    """
+    before = connection.reconnects
+    if connection.is_connected and not await _reaches_a_leader(connection, names) and before == connection.reconnects:
+        await connection.leave(why)
+
+
+async def _reaches_a_leader(connection: "Connection", names: "Iterable[str]") -> bool:
+    asking = [asyncio.ensure_future(_is_led(connection, name)) for name in names]
+    try:
+        for one in asyncio.as_completed(asking):
+            if await one:
+                return True
+        return False
+    finally:
+        for one in asking:
+            one.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def _is_led(connection: "Connection", name: str) -> bool:
+    """Whether that stream's leader answers and has heard from a majority of its servers lately, itself among them."""
+    try:
+        answer = json.loads((await connection.request(f"{API}.STREAM.INFO.{name}", b"", _PROBE_S)).data)
+    except (nats.errors.Error, TimeoutError, ValueError):
+        return False
+    if "error" in answer:
+        return False
+    others = (answer.get("cluster") or {}).get("replicas") or []
+    heard = 1 + sum(not one.get("offline") and one.get("active", 0) < _HEARD_NS for one in others)
+    return 2 * heard > 1 + len(others)
+
+
 async def ensure(connection: "Connection", wanted: "Mapping[str, Any]", *, deadline: float) -> dict[str, Any]:
     """Make the stream of that configuration if there is none, and give what the servers say of it.
 
@@ -109,6 +150,7 @@ async def ensure(connection: "Connection", wanted: "Mapping[str, Any]", *, deadl
     if (version.major, version.minor) < VERSION_MIN:
         raise LogSettingsError(f"a NATS server of version {version} answers: use {_VERSION} or later")
     name = wanted["name"]
+    connection.streams.add(name)
     try:
         info = await ask(connection, f"STREAM.INFO.{name}", deadline=deadline)
     except ApiError as error:
@@ -231,4 +273,4 @@ def peers(info: "Mapping[str, Any]", connection: "Connection") -> frozenset[str]
     """The names of the servers that keep the stream."""
     cluster = info.get("cluster") or {}
     names = {cluster.get("leader"), *(one.get("name") for one in cluster.get("replicas") or ())} - {None, ""}
-    return frozenset(names or {connection._server_info.get("server_name", "")})
+    return frozenset(names or {connection.server_name})
