@@ -135,7 +135,7 @@ async def _is_led(connection: "Connection", name: str) -> bool:
     except (nats.errors.Error, TimeoutError, ValueError):
         return False
     if "error" in answer:
-        return False
+        return int(answer["error"].get("err_code", 0)) == NOT_FOUND  # so says the leader of all servers
     others = (answer.get("cluster") or {}).get("replicas") or []
     heard = 1 + sum(not one.get("offline") and one.get("active", 0) < _HEARD_NS for one in others)
     return 2 * heard > 1 + len(others)
