@@ -136,9 +136,12 @@ async def _is_led(connection: "Connection", name: str) -> bool:
         return False
     if "error" in answer:
         return int(answer["error"].get("err_code", 0)) == NOT_FOUND  # so says the leader of all servers
-    others = (answer.get("cluster") or {}).get("replicas") or []
-    heard = 1 + sum(not one.get("offline") and one.get("active", 0) < _HEARD_NS for one in others)
-    return 2 * heard > 1 + len(others)
+    cluster = answer.get("cluster")
+    if not cluster:
+        return True  # a server alone
+    others = cluster.get("replicas") or []
+    heard = 1 + sum(0 < one.get("active", 0) < _HEARD_NS for one in others)  # 0: never
+    return bool(cluster.get("leader")) and 2 * heard > 1 + len(others)  # a server cut off for long names none
 
 
 async def ensure(connection: "Connection", wanted: "Mapping[str, Any]", *, deadline: float) -> dict[str, Any]:
