@@ -108,8 +108,7 @@ class NatsServers:
                 said["cluster"]["routes"] = [f"nats-route://{HOST}:{port}" for port in ports]
                 # Servers tell each other where others are; nobody listens there.
                 said["cluster"]["advertise"] = f"{HOST}:{self._dead_ports[i]}"
-                # Left after four missed answers, not after minutes; two are soon missed where processors are few.
-                said["cluster"] |= {"ping_interval": "1s", "ping_max": 4}
+                said["cluster"]["ping_interval"] = "1s"  # a route without two answers is left, not after minutes
         if self.tls is not None:
             said["tls"] = {"min_version": "1.3", **{name: str(value) for name, value in self.tls.items()}}
             said["tls"]["verify"] = bool(self.tls.get("verify", False))

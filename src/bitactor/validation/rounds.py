@@ -47,7 +47,7 @@ RESUMED_S: Final = 15.0  # producers get acknowledgements again within
 SILENT_S: Final = 4.0  # producers leave a replica that says nothing for so long
 SNAPSHOT_S: Final = 5.0
 SNAPSHOTS_MAX: Final = 5  # of a lane at the end: one that covers its log must come
-STRUCK_S: Final = 8.0  # beyond its own time a fault may take so long to be seen: a held route, until it is missed
+STRUCK_S: Final = 5.0  # beyond its own time a fault may take so long to be seen: a held route, until it is missed
 _LOOK_S: Final = 0.005
 
 
