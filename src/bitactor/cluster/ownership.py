@@ -71,11 +71,13 @@ class Ownership:
             del self._barred_until[lane]
             self.barred.pop(lane, None)
         live = self._members.live()
-        owners = self._members.owners()
-        for lane in list(self.lanes):
-            owner = owners.get(lane)
-            if owner is not None and owner.incarnation != self._me and lane not in self._moving:
-                self._move(lane, self._let_go(lane))  # another's generation is higher: it claimed the log
+        told = self._members.owners()
+        owners = {lane: owner.incarnation for lane, owner in told.items()}
+        for lane, core in list(self.lanes.items()):
+            if lane not in told or told[lane].lanes[lane].generation <= core.generation:
+                owners[lane] = self._me  # also when it was taken a moment ago, and is not told yet
+            elif lane not in self._moving:
+                self._move(lane, self._let_go(lane))  # another claimed the log after us
         if now < self._settled_at:
             return
         for lane, member in self._wanted(live, owners).items():
@@ -87,11 +89,10 @@ class Ownership:
                 self._taking.add(lane)
                 self._move(lane, self._take(lane))
 
-    def _wanted(self, live: "list[Member]", owners: "dict[int, Member]") -> dict[int, str]:
+    def _wanted(self, live: "list[Member]", owners: dict[int, str]) -> dict[int, str]:
         may = [member for member in live if not member.draining]
         barred = {(lane, member.incarnation) for member in live for lane in member.barred}
-        owned = {lane: owner.incarnation for lane, owner in owners.items()}
-        return assign([member.incarnation for member in may], self._count, owned, barred)
+        return assign([member.incarnation for member in may], self._count, owners, barred)
 
     def _may_take(self) -> bool:
         return not self.draining and len(self._taking) < TAKES_AT_ONCE

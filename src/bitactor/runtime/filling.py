@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
-from bitactor.protocol.errors import Code, ProtocolError
+from bitactor.protocol.errors import ProtocolError
 from bitactor.runtime.records import Effect, OpenRecord
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Filling:
     def __init__(self, builders: "list[RecordBuilder]", submit: Callable[[OpenRecord], None], room_bytes: int) -> None:
         self.closed: ProtocolError | None = None
         self.generation = 0
+        self._failed = False
         self._room_bytes: Final = room_bytes
         self._submit = submit
         self._free = list(builders)
@@ -60,7 +61,7 @@ class Filling:
         """Wait until all that was admitted is durable and applied, or has failed."""
         self._offer()
         while self._outstanding or (self._open is not None and self._open.effects):
-            if self.closed is not None and self.closed.code == Code.INTERNAL:
+            if self._failed:
                 return
             await self._change()
 
@@ -139,7 +140,7 @@ class Filling:
 
     def _fail(self, error: ProtocolError) -> None:
         """Nothing more becomes durable: tell all who wait, for good."""
-        self.closed = error
+        self.closed, self._failed = error, True
         for record in [*self._outstanding, *([self._open] if self._open is not None else [])]:
             record.settle(error)
         if self._changed is not None and not self._changed.done():
