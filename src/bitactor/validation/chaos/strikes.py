@@ -62,42 +62,39 @@ def server_paused(field: Field, dice: random.Random) -> Iterator[Struck]:
 
 def replica_cut_off(field: Field, dice: random.Random) -> Iterator[Struck]:
     """Nothing passes between a replica and any server; connections look as if they were there."""
-    name = dice.choice(field.cluster.replicas).directory.name
-    links = field.links[name]
-    before = sum(link.hit["held"] for link in links)
-    for link in links:
-        link.hold()
-    yield name, lambda: sum(link.hit["held"] for link in links) > before
-    _heal(links)
+    return _replica_struck(field, dice, Link.hold, "held")
 
 
 def links_reset(field: Field, dice: random.Random) -> Iterator[Struck]:
     """Connections of a replica with all servers are reset, and new ones refused."""
+    return _replica_struck(field, dice, Link.cut, "cut")
+
+
+def _replica_struck(field: Field, dice: random.Random, strike: Callable[[Link], None], hit: str) -> Iterator[Struck]:
     name = dice.choice(field.cluster.replicas).directory.name
     links = field.links[name]
-    before = sum(link.hit["cut"] for link in links)
+    before = sum(link.hit[hit] for link in links)
     for link in links:
-        link.cut()
-    yield name, lambda: sum(link.hit["cut"] for link in links) > before
+        strike(link)
+    yield name, lambda: sum(link.hit[hit] for link in links) > before
     _heal(links)
 
 
 def server_isolated(field: Field, dice: random.Random) -> Iterator[Struck]:
     """Nothing passes between a server and the others, which are a majority; clients reach all of them."""
-    victim = dice.randrange(field.cluster.nats.nodes)
-    links = [link for ends, link in field.routes.items() if victim in ends]
-    for link in links:
-        link.hold()
-    yield f"n{victim}", lambda: _reached(field, victim) == set()
-    _heal(links)
+    return _server_struck(field, dice, Link.hold)
 
 
 def routes_reset(field: Field, dice: random.Random) -> Iterator[Struck]:
     """Connections of a server with the others are reset, and new ones refused."""
+    return _server_struck(field, dice, Link.cut)
+
+
+def _server_struck(field: Field, dice: random.Random, strike: Callable[[Link], None]) -> Iterator[Struck]:
     victim = dice.randrange(field.cluster.nats.nodes)
     links = [link for ends, link in field.routes.items() if victim in ends]
     for link in links:
-        link.cut()
+        strike(link)
     yield f"n{victim}", lambda: _reached(field, victim) == set()
     _heal(links)
 
