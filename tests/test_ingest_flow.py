@@ -210,9 +210,9 @@ def test_a_peer_that_never_reads_is_not_read_either_and_then_closed():
     with Serving(frame_s=0.5, output_bytes_max=1 << 16) as running, Peer(running.port, buffer_bytes=4096) as peer:
         peer.hello()
         sent = 0
-        peer.socket.settimeout(0.2)
+        peer.socket.settimeout(30)
         pings = b"".join(Ping(n).encode() for n in range(2000))
-        with contextlib.suppress(OSError):  # a timeout, or the connection is gone
+        with contextlib.suppress(ConnectionError):  # the connection is gone
             while sent < 64 << 20:
                 sent += peer.socket.send(pings)
         running.until(lambda: running.server.counters.refused[Code.SLOW_READER.name.lower()])

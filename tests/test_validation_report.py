@@ -3,12 +3,13 @@
 import json
 import math
 import subprocess
+import sys
 from html.parser import HTMLParser
 
 import publish_reports
 import pytest
 
-from bitactor.validation import campaign, compare, html, markdown, plots, svg
+from bitactor.validation import campaign, compare, html, markdown, plots, source, svg
 from bitactor.validation.campaign import CannotRun, Part, Run, run_parts, write
 from bitactor.validation.criteria import Criterion, Outcome, Threshold, Verdict
 from bitactor.validation.report import Report, load
@@ -303,3 +304,18 @@ def test_a_report_is_published_only_if_it_passed_at_a_commit_and_names_no_machin
     (tmp_path / "source.md").write_text("# passed\n")
     assert publish_reports.publish(tmp_path / "source.json", tmp_path / "target.json") == ""
     assert (tmp_path / "target.md").read_text() == "# passed\n"
+
+
+def test_the_tests_that_fail_are_named(tmp_path):
+    (tmp_path / "test_sample.py").write_text(
+        "import pytest\n@pytest.fixture\ndef broken(): raise OSError\n@pytest.fixture\ndef breaks():\n yield\n 1 / 0\n"
+        "def test_good(): pass\ndef test_bad(): assert 0\ndef test_before(broken): pass\ndef test_after(breaks): pass\n"
+        "def test_twice(breaks): assert 0\n@pytest.mark.parametrize('x', ['a:b'])\ndef test_x(x): assert 0\n"
+        "def test_skipped(): pytest.skip()\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml=tests.xml", "test_sample.py"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 1
+    tests = source.junit(tmp_path / "tests.xml")
+    names = ["test_bad", "test_before", "test_after", "test_twice", "test_x[a:b]"]
+    assert tests.bad == tuple(f"test_sample::{name}" for name in names)
+    assert tests.note("tests").startswith("6 tests ran, 1 were skipped, 5 failed: test_sample::test_bad, ")

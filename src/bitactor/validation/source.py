@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree as ET
@@ -59,7 +60,24 @@ def core_tests(root: Path, build: str, options: Sequence[str], *names: str, **en
     return {row["name"].rpartition(" ")[2].rpartition(":")[2]: row["result"] for row in rows}
 
 
-def junit(path: Path) -> dict[str, int]:
-    """Counts of a pytest run: tests, failures, errors, skipped."""
+@dataclass(frozen=True, slots=True)
+class Tests:
+    """What a pytest run came to. bad: the names of those that failed, or broke before or after they ran."""
+
+    collected: int
+    skipped: int
+    bad: tuple[str, ...]
+
+    def note(self, what: str) -> str:
+        """Of a report's row."""
+        named = f": {', '.join(self.bad[:10])}" if self.bad else ""
+        return f"{self.collected - self.skipped} {what} ran, {self.skipped} were skipped, {len(self.bad)} failed{named}"
+
+
+def junit(path: Path) -> Tests:
+    """What pytest wrote with --junitxml."""
     suite: Any = ET.parse(path).getroot()[0]  # noqa: S314  (our own pytest wrote it)
-    return {name: int(suite.get(name)) for name in ("tests", "failures", "errors", "skipped")}
+    cases = suite.findall("testcase")
+    bad = (case for case in cases if case.find("failure") is not None or case.find("error") is not None)
+    names = dict.fromkeys(f"{case.get('classname').rpartition('.')[2]}::{case.get('name')}" for case in bad)
+    return Tests(int(suite.get("tests")), int(suite.get("skipped")), tuple(names))

@@ -33,10 +33,7 @@ def run(run: Run) -> None:
     if not results.exists():
         raise DefectFoundError(f"tools/coverage ended with {said.returncode} before pytest did: {said.stderr[-300:]}")
     tests = source.junit(results)
-    bad = tests["failures"] + tests["errors"]
-    run.measure("coverage.python-tests", bad, f"{tests['tests']} tests, {tests['skipped']} of them skipped")
-    run.count("coverage.tests", {"collected": tests["tests"]},
-              {"good": tests["tests"] - bad - tests["skipped"], "bad": bad, "skipped": tests["skipped"]})  # fmt: skip
+    run.measure("coverage.python-tests", len(tests.bad), tests.note("tests"))
     lines = re.search(r"^lines: ([\d.]+)% \((\d+) out of (\d+)\)", said.stdout, re.MULTILINE)
     if lines is None:
         raise DefectFoundError(f"tools/coverage gave no figure (status {said.returncode}): {said.stderr[-300:]}")

@@ -23,18 +23,16 @@ def run(run: Run) -> None:
     _cluster(run, root)
     run.say("rendering")
     results = run.directory / "k8s.xml"
-    tests = sorted(str(path.relative_to(root)) for path in (root / "tests").glob("test_k8s_*.py"))
-    command = ["python", "-m", "pytest", "-q", f"--junitxml={results}", "-p", "no:cacheprovider", *tests]
+    files = sorted(str(path.relative_to(root)) for path in (root / "tests").glob("test_k8s_*.py"))
+    command = ["python", "-m", "pytest", "-q", f"--junitxml={results}", "-p", "no:cacheprovider", *files]
     said = source.call(root, command, 1200)
     if not results.exists():
         raise DefectFoundError(f"pytest ended with {said.returncode}: {(said.stderr or said.stdout)[-300:]}")
-    counted = source.junit(results)
-    bad = counted["failures"] + counted["errors"]
-    ran = counted["tests"] - counted["skipped"]
-    if not ran:
+    tests = source.junit(results)
+    if tests.collected == tests.skipped:
         run.not_run("deployment.rendered", "no renderer here: helm, or helm-python-sdk of requirements/test.txt")
         return
-    run.measure("deployment.rendered", bad, f"{ran} checks of rendered manifests, {counted['skipped']} skipped")
+    run.measure("deployment.rendered", len(tests.bad), tests.note("checks of rendered manifests"))
 
 
 def _cluster(run: Run, root: Path) -> None:

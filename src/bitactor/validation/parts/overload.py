@@ -19,7 +19,10 @@ from bitactor.validation.streams import input_kinds, stream
 
 COMMAND = "bitactor validate --only overload"
 WINDOW = 65_536
-SETTINGS: dict[str, Any] = {"snapshot_every_s": 3600, "engine_ring_signals": 16384, "outputs_window": WINDOW}
+# As many snapshots kept as ever are taken, so that retention takes nothing of the log, which is compared whole.
+SETTINGS: dict[str, Any] = {
+    "snapshot_every_s": 3600, "snapshot_keep": 1000, "engine_ring_signals": 16384, "outputs_window": WINDOW,
+}  # fmt: skip
 MIB = 1 << 20
 # docs/service.md, "Sizing": the process, records and ring, SQLite's pages, and the outputs' window.
 BOUND_BYTES = 130 * MIB + 30 * MIB + 16 * MIB + 48 * WINDOW
