@@ -212,10 +212,11 @@ def test_a_peer_that_never_reads_is_not_read_either_and_then_closed():
         sent = 0
         peer.socket.settimeout(30)
         pings = b"".join(Ping(n).encode() for n in range(2000))
-        with contextlib.suppress(ConnectionError):  # the connection is gone
-            while sent < 64 << 20:
-                sent += peer.socket.send(pings)
-        running.until(lambda: running.server.counters.refused[Code.SLOW_READER.name.lower()])
+        refused = running.server.counters.refused
+        with contextlib.suppress(ConnectionError):
+            while sent < 64 << 20 and not refused[Code.SLOW_READER.name.lower()]:
+                sent += peer.socket.send(pings)  # waits until it is refused; what comes after that is thrown away
+        running.until(lambda: refused[Code.SLOW_READER.name.lower()])
         assert running.on_loop(lambda: running.server.output_bytes) <= (1 << 16) + (1 << 16)
         running.until(lambda: not running.server.counters.connections)
     assert sent < 64 << 20

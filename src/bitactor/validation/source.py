@@ -75,9 +75,11 @@ class Tests:
 
 
 def junit(path: Path) -> Tests:
-    """What pytest wrote with --junitxml."""
-    suite: Any = ET.parse(path).getroot()[0]  # noqa: S314  (our own pytest wrote it)
-    cases = suite.findall("testcase")
-    bad = (case for case in cases if case.find("failure") is not None or case.find("error") is not None)
-    names = dict.fromkeys(f"{case.get('classname').rpartition('.')[2]}::{case.get('name')}" for case in bad)
-    return Tests(int(suite.get("tests")), int(suite.get("skipped")), tuple(names))
+    """What pytest wrote with --junitxml. A test that failed and then broke stands in it twice."""
+    cases: dict[str, set[str]] = {}
+    for case in ET.parse(path).getroot().iter("testcase"):  # noqa: S314  (our own pytest wrote it)
+        name = f"{case.get('classname', '').removeprefix('tests.')}::{case.get('name')}"
+        cases.setdefault(name, set()).update(result.tag for result in case)
+    bad = tuple(name for name, results in cases.items() if results & {"failure", "error"})
+    skipped = sum("skipped" in results for results in cases.values())
+    return Tests(len(cases), skipped, bad)
