@@ -1,10 +1,11 @@
 """Authentication and authorisation: who says nothing, says it wrong, or wants more than it may, on both ports."""
 
 import struct
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from bitactor.validation.adversarial import rawwire as wire
-from bitactor.validation.adversarial.registry import case, expect
+from bitactor.validation.adversarial.registry import NotAsExpected, case, expect
 
 if TYPE_CHECKING:
     from bitactor.validation.adversarial.rawhttp import Answer
@@ -320,11 +321,12 @@ def _with_identities(site: "Site", change: "object", code: str) -> str:
             file.write_text(site.identities())
             os.kill(served.pid, signal.SIGHUP)
         expect(found == code, f"{found} instead of the error {code}")
-    with served.connect() as peer:  # the identities are as they were when this is welcome
-        for _ in range(50):
+    for _ in range(50):  # the identities are as they were when this is welcome
+        with served.connect() as peer:
             if peer.greet("attacker-revoked", site.tokens["attacker"]).kind == wire.WELCOME:
-                break
-    return f"error {found}"
+                return f"error {found}"
+        time.sleep(0.1)
+    raise NotAsExpected("the identity that was given back is not welcome after 5 s")
 
 
 # --- the admin port ---
