@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,7 @@ from bitactor.validation import places, probes, soak
 from bitactor.validation.campaign import DefectFoundError, Run, run_parts
 from bitactor.validation.profiles import TINY
 from bitactor.validation.report import Report
+from bitactor.validation.served import World
 from bitactor.validation.service import Served, wait_until
 from bitactor.validation.tether import run_tree, tethered
 from tests.service_process import APP
@@ -153,3 +155,9 @@ def test_paths_of_the_machine_are_not_in_what_reports_say(tmp_path):
     assert "./x.py" in said
     assert f"{os.sep}lib{os.sep}y.py" in said
     assert sys.prefix not in said
+
+
+def test_a_part_that_outlasts_its_producers_says_so_at_once():
+    spent = SimpleNamespace(label="a", acked=5, total=5, failure=None)
+    with pytest.raises(DefectFoundError, match="nothing left"):
+        World(None, [spent], None).wait_for_acks(1)

@@ -52,6 +52,8 @@ class World:
             for one in self.producers:
                 if one.failure is not None:
                     raise DefectFoundError(f"{one.label}: {one.failure!r}")
+            if all(one.acked == one.total for one in self.producers):
+                raise DefectFoundError(f"producers have nothing left of {STREAM:,} signals each: slow them down")
             return sum(one.acked for one in self.producers) >= wanted
 
         wait_until(enough, f"{more} more acknowledgements", timeout_s)

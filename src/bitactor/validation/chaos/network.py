@@ -18,6 +18,7 @@ from bitactor.validation.streams import input_kinds, stream
 
 COMMAND: Final = "bitactor chaos --only network"
 CLIENT: Final = "shipped"
+PAUSE_S: Final = 0.01  # between a producer's frames: its stream has to last for all faults
 
 
 def run(run: Run) -> None:
@@ -33,6 +34,7 @@ def run(run: Run) -> None:
             w.served.start().ready()
             for producer in w.producers:
                 producer.port, producer.plain_text, producer.silent_s = proxy.port, plain, 5.0
+                producer.pause_s = PAUSE_S
                 producer.lose_connection()
             client = None if plain else _client(w, proxy.port)
             signals = stream(run.app, CLIENT, 400_000, run.seed % 2**32, kinds=input_kinds(run.app)[:1])
