@@ -18,6 +18,7 @@ from bitactor.validation.streams import stream
 KEEP_ALL: Final[dict[str, Any]] = {"snapshot_every_s": 1.0, "snapshot_keep": 1000, "outputs_window": 1 << 20}
 STREAM: Final = 1_000_000  # signals that a producer has to send at most
 PAUSE_S: Final = 0.001  # between frames: signals are in flight all the time, and the log stays small enough to replay
+LONG_PAUSE_S: Final = 0.01  # where signals flow for minutes, so that the streams last
 
 
 @dataclass(slots=True)
@@ -62,7 +63,7 @@ class World:
 @contextlib.contextmanager
 def world(
     run: Run, names: str = "abc", *, directory: Path | None = None, frame_max: int = 100, module: str = "bitactor",
-    ca_file: Path | None = None, **flags: Any,
+    ca_file: Path | None = None, pause_s: float = PAUSE_S, **flags: Any,
 ) -> Iterator[World]:  # fmt: skip
     """A service that is not started yet and producers that already try to send to it; both end with the block."""
     where = directory or run.directory
@@ -75,7 +76,7 @@ def world(
             for name in names
         ]  # fmt: skip
         for producer in producers:
-            producer.pause_s = PAUSE_S
+            producer.pause_s = pause_s
             producer.start()
         try:
             yield World(served, producers, run)

@@ -12,7 +12,8 @@ from typing import Final
 from bitactor.validation.campaign import CannotRun, DefectFoundError, Part, Run
 from bitactor.validation.criteria import Criterion, Threshold
 from bitactor.validation.producers import Producer
-from bitactor.validation.served import promises, tell, world
+from bitactor.validation.served import LONG_PAUSE_S, promises, tell, world
+from bitactor.validation.service import wait_until
 
 COMMAND: Final = "bitactor chaos --only expiry"
 VALID_S: Final = 6.0
@@ -28,9 +29,10 @@ def run(run: Run) -> None:
     cert, key = run.directory / "server.pem", run.directory / "server.key"
     authority.server(cert, key)
     refused = went_on = 0
-    with world(run, "ab", ca_file=authority.ca_file, tls_cert_file=cert, tls_key_file=key) as w:
+    tls = {"tls_cert_file": cert, "tls_key_file": key}
+    with world(run, "ab", ca_file=authority.ca_file, pause_s=LONG_PAUSE_S, **tls) as w:
         w.served.start().ready()
-        w.wait_for_acks(100)
+        wait_until(lambda: all(one.connections for one in w.producers), "both producers connected")
         for turn in range(run.size("expiries")):
             run.say(f"certificate {turn + 1}")
             authority.server(cert, key, valid_s=VALID_S)
@@ -51,6 +53,7 @@ def run(run: Run) -> None:
             authority.server(cert, key)
             w.served.running.send_signal(signal.SIGHUP)
             run.happened("renewed", f"round {turn + 1}")
+            wait_until(lambda: w.producers[0].connections > before, "the producer connected again")  # noqa: B023
             w.wait_for_acks(200)
         w.finish(500)
         findings = w.judge()

@@ -13,12 +13,11 @@ from bitactor.validation.campaign import Part, Run
 from bitactor.validation.chaos.proxy import FAULTS, Proxy
 from bitactor.validation.criteria import Criterion, Threshold
 from bitactor.validation.history import Findings, Sent
-from bitactor.validation.served import World, promises, tell, world
+from bitactor.validation.served import LONG_PAUSE_S, World, promises, tell, world
 from bitactor.validation.streams import input_kinds, stream
 
 COMMAND: Final = "bitactor chaos --only network"
 CLIENT: Final = "shipped"
-PAUSE_S: Final = 0.01  # between a producer's frames: its stream has to last for all faults
 
 
 def run(run: Run) -> None:
@@ -30,11 +29,13 @@ def run(run: Run) -> None:
         if plain:
             flags["ingest_plain_text_on_loopback"] = True
         directory = run.directory / ("plain" if plain else "tls")
-        with world(run, "ab", directory=directory, **flags) as w, Proxy(w.served.port, run.seed) as proxy:
+        with (
+            world(run, "ab", directory=directory, pause_s=LONG_PAUSE_S, **flags) as w,
+            Proxy(w.served.port, run.seed) as proxy,
+        ):
             w.served.start().ready()
             for producer in w.producers:
                 producer.port, producer.plain_text, producer.silent_s = proxy.port, plain, 5.0
-                producer.pause_s = PAUSE_S
                 producer.lose_connection()
             client = None if plain else _client(w, proxy.port)
             signals = stream(run.app, CLIENT, 400_000, run.seed % 2**32, kinds=input_kinds(run.app)[:1])

@@ -11,7 +11,7 @@ from bitactor.validation.campaign import Part, Run
 from bitactor.validation.criteria import Criterion, Threshold
 from bitactor.validation.history import Sent
 from bitactor.validation.load import Load, signals_at
-from bitactor.validation.served import promises, tell, world
+from bitactor.validation.served import LONG_PAUSE_S, promises, tell, world
 from bitactor.validation.streams import input_kinds, stream
 
 COMMAND: Final = "bitactor chaos --only pauses"
@@ -36,7 +36,7 @@ def run(run: Run) -> None:
     """Stop the service; stop a process of clients beside it."""
     rounds, chance, stood = run.size("pauses"), run.random("pauses"), 0
     template = stream(run.app, "load", 4096, run.seed % 2**32, kinds=input_kinds(run.app)[:1])
-    with world(run, "ab") as w:
+    with world(run, "ab", pause_s=LONG_PAUSE_S) as w:
         w.served.start().ready()
         for turn in range(rounds):
             run.say(f"pause {turn + 1} of {rounds}")
