@@ -4,6 +4,7 @@ Only the service's wall clock is moved (libfaketime, preloaded; it reads the off
 Expected: records' wall time never goes back, signals go on, state is that of an inline replay of those records.
 """
 
+import math
 import os
 from pathlib import Path
 from typing import Final
@@ -28,9 +29,8 @@ def library() -> str:
 
 
 def offset_of(served: Served) -> float:
-    """How far the service's clock is from ours, in seconds, by when it says that it was started."""
-    lag: float = asked(lambda: served.metrics(10))["bitactor_event_time_lag_seconds"]
-    return lag
+    """How far the service's clock is from the last signal's time, in seconds. NaN until it has applied one."""
+    return asked(lambda: served.metrics(10)).get("bitactor_event_time_lag_seconds", math.nan)
 
 
 def run(run: Run) -> None:
@@ -44,7 +44,7 @@ def run(run: Run) -> None:
     offset.write_text("+0s")
     with world(run) as w:
         w.served.start(**environ).ready()
-        w.wait_for_acks(100)
+        wait_until(lambda: math.isfinite(offset_of(w.served)), "a signal applied")
         before = offset_of(w.served)
         for turn in range(run.size("clock_jumps")):
             jump = JUMPS_S[turn % len(JUMPS_S)]
