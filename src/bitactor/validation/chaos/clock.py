@@ -30,7 +30,8 @@ def library() -> str:
 
 def offset_of(served: Served) -> float:
     """How far the service's clock is from the last signal's time, in seconds. NaN until it has applied one."""
-    return asked(lambda: served.metrics(10)).get("bitactor_event_time_lag_seconds", math.nan)
+    lag: float = asked(lambda: served.metrics(10)).get("bitactor_event_time_lag_seconds", math.nan)
+    return lag
 
 
 def run(run: Run) -> None:

@@ -7,7 +7,7 @@ one is there; then they go on where they were. Nothing acknowledged is lost.
 import signal
 import ssl
 import time
-from typing import Final
+from typing import Any, Final
 
 from bitactor.validation.campaign import CannotRun, DefectFoundError, Part, Run
 from bitactor.validation.criteria import Criterion, Threshold
@@ -29,7 +29,7 @@ def run(run: Run) -> None:
     cert, key = run.directory / "server.pem", run.directory / "server.key"
     authority.server(cert, key)
     refused = went_on = 0
-    tls = {"tls_cert_file": cert, "tls_key_file": key}
+    tls: dict[str, Any] = {"tls_cert_file": cert, "tls_key_file": key}
     with world(run, "ab", ca_file=authority.ca_file, pause_s=LONG_PAUSE_S, **tls) as w:
         w.served.start().ready()
         wait_until(lambda: all(one.connections for one in w.producers), "both producers connected")
