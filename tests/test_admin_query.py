@@ -215,7 +215,7 @@ def test_a_query_without_end_is_stopped_and_the_loop_answers_meanwhile(service, 
             thread.join()
     print(f"{len(waits)} probes, p99 {statistics.quantiles(waits, n=100)[98] * 1e3:.1f} ms")
     assert [reply.json()["code"] for reply in replies] == ["too_slow"] * 2
-    assert len(waits) > 10, "a loop that waits for queries answers two or three in their 2 s"
+    assert len(waits) > 50 and statistics.quantiles(waits, n=100)[98] < 0.1
 
 
 def test_a_large_answer_leaves_the_loop_free(service):
@@ -243,7 +243,7 @@ def test_a_large_answer_leaves_the_loop_free(service):
     stub.engine.close()
     print(f"{len(waits)} probes, p99 {statistics.quantiles(waits, n=100)[98] * 1e3:.1f} ms")
     assert sizes == [100_000, 10_000]
-    assert len(waits) > 5, "a loop that makes the answers itself answers one or two meanwhile"
+    assert statistics.quantiles(waits, n=100)[98] < 0.25
 
 
 def test_more_queries_than_may_wait_are_refused_with_503(service, monkeypatch):

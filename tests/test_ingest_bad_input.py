@@ -178,7 +178,7 @@ def test_a_message_that_does_not_end_in_time_is_refused_however_it_drips(serving
             if select.select([peer.socket], [], [], 0.03)[0]:
                 break
         assert peer.error().code == Code.FRAME_TIMEOUT
-        assert time.monotonic() - began > 0.4
+        assert 0.4 < time.monotonic() - began < 2
 
 
 def test_messages_that_end_in_time_may_come_for_as_long_as_they_like(serving):

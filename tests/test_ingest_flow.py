@@ -191,7 +191,7 @@ def test_pings_are_answered_and_quiet_peers_are_asked_and_then_closed():
             assert peer.receive() == Pong(nonce)
         began = time.monotonic()
         assert peer.receive() == Ping(0)
-        assert time.monotonic() - began > 0.15
+        assert 0.15 < time.monotonic() - began < 0.35
         assert running.on_loop(lambda: running.server.counters.receive_bytes) == 0  # quiet peers hold no buffer
         peer.send(Pong(0))
         assert peer.receive() == Ping(0)
@@ -202,7 +202,7 @@ def test_a_peer_that_says_no_hello_in_time_is_closed():
     with Serving(handshake_s=0.3) as running, Peer(running.port) as peer:
         began = time.monotonic()
         assert peer.error().code == Code.HANDSHAKE_TIMEOUT
-        assert time.monotonic() - began > 0.2
+        assert 0.2 < time.monotonic() - began < 1
         assert running.refused == {"handshake_timeout": 1}
 
 
@@ -266,7 +266,7 @@ def test_a_rate_delays_reading_and_loses_nothing():
             other.send(frame(100, index * 100, producer="p2"))
         peer.acked(2000)
         other.acked(2000)
-        assert time.monotonic() - began > 0.7  # 4,000 signals of one identity, 2,000 of them at once
+        assert 0.7 < time.monotonic() - began < 4  # 4,000 signals of one identity, 2,000 of them at once
         assert len(running.admission.taken) == 40
 
 

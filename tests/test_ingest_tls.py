@@ -164,7 +164,7 @@ def test_handshakes_that_are_slow_or_cut_or_garbage_or_endless_end(serving, dire
         with Peer(serving.port) as silent, Peer(serving.port) as half:
             half.send(hello[:100])
             assert silent.receive() is None and half.receive() is None
-        assert time.monotonic() - began > 0.4
+        assert 0.4 < time.monotonic() - began < 2
         assert refusals(serving) == {"handshake_timeout": 2}
         with Peer(serving.port) as cut:
             cut.send(hello[:100])
