@@ -17,8 +17,9 @@ from bitactor.protocol.frames import BYTES_MAX, SIGNALS_MAX, FrameError, check_f
 from bitactor.protocol.messages import EraseKey, ForgetProducer, Name, Part, decode_message
 from bitactor.protocol.messages import Producer as Registration
 from bitactor.runtime.filling import Filling
+from bitactor.runtime.names import Names
 from bitactor.runtime.tables import FIRST_EPOCH, Row, Tables
-from bitactor.signals import SIGNAL_DTYPE, text_key
+from bitactor.signals import SIGNAL_DTYPE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,10 +69,9 @@ class Intake(Filling):
         self._kinds = kinds
         self._scratch = np.empty(SIGNALS_MAX, SIGNAL_DTYPE)
         self._producers_max = producers_max
-        self._names_max = names_max
         self._hold = hold
         self._ahead = {row.id: Ahead(row) for row in tables.producers.values()}
-        self._names: dict[int, tuple[str | None, OpenRecord]] = {}
+        self._names = Names(tables, names_max)
 
     # --- what other replicas ask ---
 
@@ -139,8 +139,7 @@ class Intake(Filling):
         await self._wait_for_room()
         record = self._add(EraseKey(key), (Tables.erase, key))
         record.erased.append(key)
-        record.names.append(key)
-        self._names[key] = (None, record)
+        self._names.erase(key, record)
         self._seal()  # it takes effect after its record's signals: nothing may come behind it
         await record.wait()
 
@@ -161,9 +160,7 @@ class Intake(Filling):
         for known in record.advanced:
             if known.pending is record:
                 known.pending = None
-        for key in record.names:
-            if self._names.get(key, (None, None))[1] is record:
-                del self._names[key]
+        self._names.completed(record)
         record.settle(None)
         self._return(record)
 
@@ -174,7 +171,7 @@ class Intake(Filling):
             self.generation += 1
             self.closed = error
             self._begin_anew(error)
-            self._names.clear()
+            self._names.forget_ahead()
             self._ahead = {row.id: Ahead(row) for row in list(self.tables.producers.values())}
         record.settle(error)
         self._return(record)
@@ -257,20 +254,10 @@ class Intake(Filling):
             raise ProtocolError(Code.PRODUCER_FORBIDDEN, f"producer {name!r} belongs to another identity")
 
     def _name(self, key: int, text: str) -> "OpenRecord | None":
-        if text_key(text) != key:
-            raise ProtocolError(Code.NAME_MISMATCH, f"{text!r} is key {text_key(text)}, not {key}")
-        ahead = self._names.get(key)
-        known = ahead[0] if ahead is not None else self.tables.names.get(key)
-        if known == text:
-            return ahead[1] if ahead is not None else None
-        if known is not None:
-            message = f"{text!r} and {known!r} have the same key {key}: give one of them another text"
-            raise ProtocolError(Code.NAME_CONFLICT, message)
-        if len(self.tables.names) + len(self._names) >= self._names_max:
-            raise ProtocolError(Code.NAMES_FULL, f"{self._names_max} texts have names already: limits.names_max")
+        if not self._names.is_new(key, text):
+            return self._names.pending(key)
         record = self._add(Name(key, text), (Tables.name, key, text))
-        record.names.append(key)
-        self._names[key] = (text, record)
+        self._names.add(key, text, record)
         return record
 
     def _note(self, known: Ahead, record: "OpenRecord") -> None:

@@ -15,6 +15,7 @@ from bitactor.protocol.frames import BYTES_MAX, decode_frame, kind_set
 from bitactor.protocol.messages import EraseKey, ForgetProducer, Hello, Name, Subscribe, Welcome
 from bitactor.protocol.messages import Producer as Registration
 from bitactor.runtime.filling import Filling
+from bitactor.runtime.names import Names
 from bitactor.runtime.records import OpenRecord, frame_place
 from bitactor.runtime.tables import FIRST_EPOCH, Row, Tables
 from bitactor.signals import text_key
@@ -98,12 +99,10 @@ class Admission(Filling):
         }  # fmt: skip
         self._durability = durability
         self._producers_max = producers_max
-        self._names_max = names_max
+        self._names = Names(tables, names_max)
         self._tracing = tracing
         self._subscribe = subscribe
         self._entries = {row.id: Entry(row) for row in tables.producers.values()}
-        # Names and erasures that are not durable yet: key -> (text or None, the record that has it).
-        self._ahead: dict[int, tuple[str | None, OpenRecord]] = {}
 
     # --- what sessions ask ---
 
@@ -154,25 +153,12 @@ class Admission(Filling):
             raise producer.lost
         if self.closed is not None:
             raise self.closed
-        if text_key(name.text) != name.key:
-            raise ProtocolError(Code.NAME_MISMATCH, f"{name.text!r} is key {text_key(name.text)}, not {name.key}")
-        known = self.name_of(name.key)
-        if known == name.text:
-            return
-        if known is not None:
-            message = f"{name.text!r} and {known!r} have the same key {name.key}: give one of them another text"
-            raise ProtocolError(Code.NAME_CONFLICT, message)
-        if len(self.tables.names) + len(self._ahead) >= self._names_max:
-            raise ProtocolError(Code.NAMES_FULL, f"{self._names_max} texts have names already: limits.names_max")
-        record = self._add(name, (Tables.name, name.key, name.text))
-        record.names.append(name.key)
-        self._ahead[name.key] = (name.text, record)
+        if self._names.is_new(name.key, name.text):
+            self._names.add(name.key, name.text, self._add(name, (Tables.name, name.key, name.text)))
 
     def name_of(self, key: int) -> str | None:
         """The text of a key, as admitted so far."""
-        if key in self._ahead:
-            return self._ahead[key][0]
-        return self.tables.names.get(key)
+        return self._names.text_of(key)
 
     async def subscribe(self, identity: str, subscribe: Subscribe, write: Callable[[bytes], bool]) -> "Subscription":
         """Write outputs from the place that `subscribe` names."""
@@ -217,8 +203,7 @@ class Admission(Filling):
         await self._wait_for_room()
         record = self._add(EraseKey(key), (Tables.erase, key))
         record.erased.append(key)
-        record.names.append(key)
-        self._ahead[key] = (None, record)
+        self._names.erase(key, record)
         self._seal()  # it takes effect after its record's signals: nothing may come behind it
         await record.wait()
 
@@ -250,9 +235,7 @@ class Admission(Filling):
                 entry.holder.on_ack(reached, self._durability, record.position)
                 self.acks += 1
         faults.point("ack.sent")
-        for key in record.names:
-            if self._ahead.get(key, (None, None))[1] is record:
-                del self._ahead[key]
+        self._names.completed(record)
         self._return(record)
         record.settle(None)
 
@@ -321,7 +304,7 @@ class Admission(Filling):
 
     def _forget_ahead(self, error: ProtocolError) -> None:
         self._begin_anew(error)
-        self._ahead.clear()
+        self._names.forget_ahead()
         before, self._entries = self._entries, {}
         for row in list(self.tables.producers.values()):
             self._entries[row.id] = Entry(row)
