@@ -14,7 +14,7 @@ READS: Final = "AV:N/AC:L/PR:L/UI:N/S:U/C:H/I:N/A:N"
 
 
 def _rendered() -> list[dict[str, Any]]:
-    """The chart's manifests. NotRun: no chart, nothing that renders or reads it."""
+    """The chart's manifests, of both modes. NotRun: no chart, nothing that renders or reads it."""
     chart = next(
         (p / "k8s/helm/bitactor" for p in Path(__file__).parents if (p / "k8s/helm/bitactor/Chart.yaml").exists()), None
     )
@@ -31,12 +31,15 @@ def _rendered() -> list[dict[str, Any]]:
         raise NotRun("PyYAML is missing to read what helm renders") from None
     import subprocess
 
-    # The version, because Helm without a cluster reckons with the one that it was built with.
-    command = [helm, "template", "adversarial", str(chart), "--kube-version", "1.34.0"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    if done.returncode:
-        raise NotRun(f"helm template: {done.stderr.strip()[-200:]}")
-    return [one for one in yaml.safe_load_all(done.stdout) if one]
+    found: list[dict[str, Any]] = []
+    for mode in (["mode=standalone"], ["mode=cluster", "nats.url=nats://nats.nats.svc:4222"]):
+        # The version, because Helm without a cluster reckons with the one that it was built with.
+        command = [helm, "template", "adversarial", str(chart), "--kube-version", "1.34.0", "--set", ",".join(mode)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        if done.returncode:
+            raise NotRun(f"helm template: {done.stderr.strip()[-200:]}")
+        found += [one for one in yaml.safe_load_all(done.stdout) if one]
+    return found
 
 
 def _pods(manifests: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -58,6 +61,7 @@ def pods_without_rights(_: "Site") -> str:
     for pod in pods:
         for name in ("hostNetwork", "hostPID", "hostIPC"):
             expect(not pod.get(name), f"{name} is set")
+        expect(pod.get("automountServiceAccountToken") is False, "the token of its account is mounted")
         for container in [*pod.get("containers", []), *pod.get("initContainers", [])]:
             own = {**pod.get("securityContext", {}), **container.get("securityContext", {})}
             expect(own.get("runAsNonRoot") is True, f"{container['name']}: may be root")
