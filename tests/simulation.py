@@ -520,7 +520,7 @@ class World:
     def check_rest(self):
         """Nothing is left over when all is done."""
         admission = self.process.core.admission
-        assert not admission.pending and not admission._outstanding and not admission._ahead
+        assert not admission.pending and not admission._outstanding and not admission._names._ahead
         assert len(admission._free) == 2
         entries = {e.id: (e.epoch, e.next, e.acked, e.pending) for e in admission._entries.values()}
         assert entries == {r.id: (r.epoch, r.next, r.next, None) for r in admission.tables.producers.values()}
