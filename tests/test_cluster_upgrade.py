@@ -82,7 +82,7 @@ class Scene:
         """Stop sending; what was sent of each key, as (count, sum)."""
         expected = {}
         for one in self.producers:
-            one.total = one.sent
+            one.end_after()
             one.finished()
             for key, aux in zip(
                 one.signals["key"][: one.acked].tolist(), one.signals["aux"][: one.acked].tolist(), strict=True

@@ -95,7 +95,7 @@ class Scene:
 
     def judged(self):
         """Stop the load, wait until all is quiet, and judge every lane."""
-        self.desk.total = self.desk.sent
+        self.desk.end_after()
         self.desk.finished()
         acked = self.desk.acked
 

@@ -151,3 +151,17 @@ def test_a_service_that_is_killed_and_stopped_has_a_good_history_and_a_damaged_c
         extra.finished()
         assert served.stop() == 0
         assert check(served.data, served_app, sent).foreign == 10
+
+
+def test_what_is_about_to_leave_a_producer_is_waited_for_by_who_ends_it(tmp_path):
+    one = Producer(tmp_path, 1, "p", np.zeros(1000, ba.SIGNAL_DTYPE), seed=1, frame_max=50)
+    count = one._leaving(0, 10_000)
+    one.end_after()  # before it was sent
+    assert one.total == one.sent == count > 0
+    assert one._leaving(count, 10_000) == 0
+    one.end_after(7)
+    assert one.total == count
+    two = Producer(tmp_path, 1, "p", np.zeros(1000, ba.SIGNAL_DTYPE), seed=1, frame_max=50)
+    two.acked = 30
+    two.end_after(7)
+    assert two.total == 37

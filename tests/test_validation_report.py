@@ -318,4 +318,4 @@ def test_the_tests_that_fail_are_named(tmp_path):
     tests = source.junit(tmp_path / "tests.xml")
     names = ["test_bad", "test_before", "test_after", "test_twice", "test_x[a:b]"]
     assert tests.bad == tuple(f"test_sample::{name}" for name in names)
-    assert tests.note("tests").startswith("6 tests ran, 1 were skipped, 5 failed: test_sample::test_bad, ")
+    assert tests.note("tests").startswith("6 tests ran, 1 were skipped, 5 failed: test_sample::test_bad (assert 0), ")

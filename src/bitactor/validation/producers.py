@@ -58,6 +58,7 @@ class Producer(threading.Thread):
         self.keep_latencies = False
         self.refusals: list[str] = []
         self.sent = 0  # the highest sequence that left here
+        self._ending = threading.Lock()  # between what is sent next and where the end is
         self.plain_text = False
         self.silent_s = 20.0  # without a byte from the service for so long the connection is given up
         self._socket: socket.socket | None = None
@@ -88,6 +89,11 @@ class Producer(threading.Thread):
         self.heard.clear()
         if not self.heard.wait(timeout_s):
             raise LostError(f"{self.label}: nothing acknowledged in {timeout_s} s: {self.failure!r}")
+
+    def end_after(self, more: int = 0) -> None:
+        """Send at most `more` signals beyond what was sent or acknowledged; `finished` then waits for all of it."""
+        with self._ending:
+            self.total = min(self.total, max(self.sent, self.acked) + more)
 
     def finished(self, timeout_s: float = 120) -> None:
         """Wait until all is acknowledged."""
@@ -151,15 +157,10 @@ class Producer(threading.Thread):
         sent: list[tuple[int, float]] = []
         heard_at = time.monotonic()
         while self.acked < self.total:
-            if at < min(self.total, limit):
-                count = min(self._random.randint(1, self.frame_max), self.total - at, limit - at)
-                connection.sendall(
-                    encode_frame(
-                        self.signals[at : at + count], producer=welcome.producer, sequence=at, epoch=welcome.epoch
-                    )
-                )
+            if count := self._leaving(at, limit):
+                signals = self.signals[at : at + count]
+                connection.sendall(encode_frame(signals, producer=welcome.producer, sequence=at, epoch=welcome.epoch))
                 at += count
-                self.sent = max(self.sent, at)
                 if self.keep_latencies:
                     sent.append((at, time.monotonic()))
                 if self.pause_s:
@@ -184,6 +185,14 @@ class Producer(threading.Thread):
             self.acked, limit = max(self.acked, message.next), message.limit
             self._note(sent)
             self.heard.set()
+
+    def _leaving(self, at: int, limit: int) -> int:
+        """How many signals are sent next, from `at` on; noted as sent before they are, for `end_after`."""
+        with self._ending:
+            until = min(self.total, limit)
+            count = min(self._random.randint(1, self.frame_max), until - at) if at < until else 0
+            self.sent = max(self.sent, at + count)
+            return count
 
     def _note(self, sent: list[tuple[int, float]]) -> None:
         now = time.monotonic()

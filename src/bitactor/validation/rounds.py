@@ -380,7 +380,7 @@ class Campaign:
     def finish(self) -> Result:
         """Stop the load, wait until nothing is on its way, and judge all lanes and outputs."""
         for one in self.producers:
-            one.total = min(one.total, one.sent)
+            one.end_after()
         for one in self.producers:
             one.pause_s = 0
             one.finished()

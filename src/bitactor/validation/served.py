@@ -32,7 +32,7 @@ class World:
     def finish(self, more: int) -> None:
         """Let each producer send `more` signals beyond what it has sent, and wait until all are acknowledged."""
         for producer in self.producers:
-            producer.total = min(producer.total, max(producer.sent, producer.acked) + more)
+            producer.end_after(more)
         for producer in self.producers:
             producer.finished()
 

@@ -137,7 +137,7 @@ def _look(soak: Soak, probe: Producer, at: float) -> None:
 def _end(soak: Soak, probe: Producer) -> None:
     """Stop in order, then compare what was acknowledged with the log, and the newest snapshot with a replay."""
     run, served = soak.run, soak.served
-    probe.total = probe.sent
+    probe.end_after()
     probe.finished()
     accepted, terms = _conserved(soak.probes.insist())
     if (status := served.stop()) != 0:

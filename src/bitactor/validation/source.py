@@ -62,24 +62,33 @@ def core_tests(root: Path, build: str, options: Sequence[str], *names: str, **en
 
 @dataclass(frozen=True, slots=True)
 class Tests:
-    """What a pytest run came to. bad: the names of those that failed, or broke before or after they ran."""
+    """What a pytest run came to.
+
+    bad: the names of those that failed, or broke before or after they ran; why: the first line that each said.
+    """
 
     collected: int
     skipped: int
     bad: tuple[str, ...]
+    why: tuple[str, ...]
 
     def note(self, what: str) -> str:
         """Of a report's row."""
-        named = f": {', '.join(self.bad[:10])}" if self.bad else ""
+        told = [f"{name} ({why})" for name, why in zip(self.bad, self.why, strict=True)]
+        named = f": {', '.join(told[:10])}" if told else ""
         return f"{self.collected - self.skipped} {what} ran, {self.skipped} were skipped, {len(self.bad)} failed{named}"
 
 
 def junit(path: Path) -> Tests:
     """What pytest wrote with --junitxml. A test that failed and then broke stands in it twice."""
     cases: dict[str, set[str]] = {}
+    said: dict[str, str] = {}
     for case in ET.parse(path).getroot().iter("testcase"):  # noqa: S314  (our own pytest wrote it)
         name = f"{case.get('classname', '').removeprefix('tests.')}::{case.get('name')}"
         cases.setdefault(name, set()).update(result.tag for result in case)
+        for result in case:
+            if result.tag in ("failure", "error"):
+                said.setdefault(name, (result.get("message") or "no message").splitlines()[0][:200])
     bad = tuple(name for name, results in cases.items() if results & {"failure", "error"})
     skipped = sum("skipped" in results for results in cases.values())
-    return Tests(len(cases), skipped, bad)
+    return Tests(len(cases), skipped, bad, tuple(said[name] for name in bad))

@@ -96,7 +96,7 @@ def run(run: Run) -> None:
         loads.append(_load(run, served, template, "after", run.sizes["overload_base_s"], capacity / 20, watch)[0])
         recovered = _recovered(watch, ended, baseline)
         memory = max(m for _, m in watch.memory)
-        probe.total = probe.acked
+        probe.end_after()
         probe.finished()
         refusals = {k: v for k, v in watch.probes.insist().items() if k.startswith("bitactor_ingest_refused_total")}
         if (status := served.stop()) != 0:
