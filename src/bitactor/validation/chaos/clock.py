@@ -12,7 +12,7 @@ from typing import Final
 from bitactor.validation.campaign import CannotRun, Part, Run
 from bitactor.validation.criteria import Criterion, Threshold
 from bitactor.validation.probes import asked
-from bitactor.validation.served import promises, tell, world
+from bitactor.validation.served import LONG_PAUSE_S, promises, tell, world
 from bitactor.validation.service import Served, wait_until
 
 COMMAND: Final = "bitactor chaos --only clock"
@@ -43,7 +43,7 @@ def run(run: Run) -> None:
     }  # fmt: skip
     seen = 0
     offset.write_text("+0s")
-    with world(run) as w:
+    with world(run, pause_s=LONG_PAUSE_S) as w:
         w.served.start(**environ).ready()
         wait_until(lambda: math.isfinite(offset_of(w.served)), "a signal applied")
         before = offset_of(w.served)

@@ -16,7 +16,7 @@ from typing import Final
 from bitactor.validation.campaign import CannotRun, DefectFoundError, Part, Run
 from bitactor.validation.criteria import Criterion, Threshold
 from bitactor.validation.history import Findings
-from bitactor.validation.served import promises, tell, world
+from bitactor.validation.served import LONG_PAUSE_S, promises, tell, world
 from bitactor.validation.service import wait_until
 
 COMMAND: Final = "bitactor chaos --only disk"
@@ -30,7 +30,7 @@ def run(run: Run) -> None:
     """Each fault some times; then the small file system."""
     rounds, chance = run.size("disk_rounds"), run.random("disk")
     fired, findings, went_on, ended = 0, Findings(), 0, 0
-    with world(run, module=MODULE) as w:
+    with world(run, module=MODULE, pause_s=LONG_PAUSE_S) as w:
         for what in (*LOG, *SNAPSHOTS) * rounds:
             run.say(what)
             after = chance.randint(0, 3) if what in SNAPSHOTS else chance.randint(40, 150)
