@@ -168,6 +168,24 @@ def test_changed_bytes_anywhere_in_the_file_never_change_what_is_read(tmp_path):
     assert told > 10
 
 
+def test_no_bit_of_the_first_pages_head_makes_a_log_look_like_a_new_one(tmp_path):
+    records = filled(tmp_path, [100] * 3)
+    path = tmp_path / "log.sqlite"
+    data = path.read_bytes()
+    told = 0
+    for at in range(112):  # SQLite's header, then what the page says of the tables: how many there are, and where
+        for bit in range(8):
+            flip(path, at, bit)
+            try:
+                assert read_all(tmp_path) == records, f"byte {at}, bit {bit}"
+            except LogError:
+                told += 1
+            for file in tmp_path.glob("log.sqlite-*"):
+                file.unlink()
+            path.write_bytes(data)
+    assert told > 100
+
+
 def killed_with_a_wal(path, count=12, durability="full"):
     """The log of a process that died: nothing was checkpointed since it was opened."""
     log = SqliteLog.open(path, durability=durability)

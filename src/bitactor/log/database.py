@@ -92,6 +92,8 @@ def prepare(connection: apsw.Connection, path: Path, in_wal: tuple[bytes, list[w
     in_wal: from wal.frames, before the file was opened. FormatError, CorruptionError.
     """
     if not connection.execute("SELECT count(*) FROM sqlite_schema").get:
+        if connection.pragma("application_id") == APPLICATION_ID:  # set with the tables, by one transaction
+            raise CorruptionError(path, "the header is of a log, and there are no tables")
         lay_out(connection)
         with connection:
             connection.pragma("application_id", APPLICATION_ID)
