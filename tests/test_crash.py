@@ -36,7 +36,7 @@ def newest_snapshot(served):
 def finish(producers, more):
     """Let each producer send `more` signals and end."""
     for producer in producers:
-        producer.total = min(producer.total, more + producer.acked)
+        producer.end_after(more)
     for producer in producers:
         producer.finished()
 
