@@ -23,12 +23,12 @@ def send(client, keys):
     client.flush(60)
 
 
-def imported(cluster, source):
+def imported(cluster, source, lanes=8):
     return subprocess.run(
         [
             sys.executable, "-m", "bitactor", "cluster", "import", str(cluster_demo.APP), "--from", str(source),
             "--log", cluster.nats.urls, "--nats-replicas", "1", "--nats-size-bytes-max", "64MiB",
-            "--cluster-lanes", "8", "--data-dir", str(cluster.directory / "import"),
+            "--cluster-lanes", str(lanes), "--data-dir", str(cluster.directory / "import"),
         ],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
@@ -59,6 +59,8 @@ def test_a_service_on_one_machine_becomes_a_cluster_and_its_producers_go_on(tmp_
         done = imported(cluster, alone.data)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f"{sum(map(len, before.values())):,} states in 8 lanes, 1 producers")
+        otherwise = imported(cluster, alone.data, lanes=16)
+        assert otherwise.returncode == 1 and "split into 8 since the first start" in otherwise.stderr
         again = imported(cluster, alone.data)
         assert again.returncode == 1 and "has records already" in again.stderr
         for replica in cluster.replicas:

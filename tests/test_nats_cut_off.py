@@ -138,28 +138,54 @@ def test_a_server_that_is_cut_off_from_the_others_is_left_by_who_appends(routes,
     asyncio.run(main())
 
 
-def test_a_server_that_is_cut_off_is_left_by_a_replica_whose_lanes_have_no_owner(routes, tmp_path):
-    async def main(links):
+@contextlib.asynccontextmanager
+async def replica_at(routes, directory):
+    """(replica, server, links): a replica whose ways to all servers but that one are cut, and those ways."""
+    leader = int(routes.servers.monitor(0, "/jsz")["meta_cluster"]["leader"].removeprefix("n"))
+    at = (leader + 1) % 3  # whoever leads believes it for a while yet
+    with contextlib.ExitStack() as stack:
+        links = [stack.enter_context(Link(port)) for port in routes.servers.ports]
         settings = Settings(
-            data_dir=tmp_path,
+            data_dir=directory,
             ingest={"port": 0, "plain_text_on_loopback": True},
             log={"kind": "jetstream"},
-            cluster={"lanes": 1, "replica": "r", "lease_s": 0.5},
-            nats={"urls": ",".join(f"nats://127.0.0.1:{link.port}" for link in links), "replicas": 1},
+            cluster={"lanes": 1, "replica": "r", "lease_s": 6},
+            nats={
+                "urls": ",".join(f"nats://127.0.0.1:{link.port}" for link in links),
+                "replicas": 1,
+                "stream": directory.name,
+            },
         )
-        leader = int(routes.servers.monitor(0, "/jsz")["meta_cluster"]["leader"].removeprefix("n"))
-        at = (leader + 1) % 3  # whoever leads believes it for a while yet
         others = [link for link in links if link is not links[at]]
-        async with routes.cut(at):
-            for link in others:
-                link.cut()
-            replica = Replica(settings, cluster_app.app)
-            await replica.start()
+        for link in others:
+            link.cut()
+        replica = Replica(settings, cluster_app.app)
+        yield replica, at, others
+        await replica.stop()
+
+
+def test_a_server_that_is_cut_off_is_left_by_a_replica_that_starts(routes, tmp_path):
+    async def main():
+        async with replica_at(routes, tmp_path) as (replica, at, others), routes.cut(at):
+            starting = asyncio.create_task(replica.start())
+            await until(lambda: getattr(replica, "client", None) is not None)
             assert replica.client.server_name == f"n{at}"
             for link in others:
                 link.heal()
-            await until(lambda: replica.client.is_connected and replica.client.server_name != f"n{at}")
-            await replica.stop()
+            await starting
+            assert replica.client.server_name != f"n{at}"
 
-    with contextlib.ExitStack() as stack:
-        asyncio.run(main([stack.enter_context(Link(port)) for port in routes.servers.ports]))
+    asyncio.run(main())
+
+
+def test_a_server_that_is_cut_off_is_left_by_a_replica_whose_lanes_have_no_owner(routes, tmp_path):
+    async def main():
+        async with replica_at(routes, tmp_path) as (replica, at, others):
+            await replica.start()  # it listens for half a lease before it takes the lane
+            async with routes.cut(at):
+                assert replica.client.server_name == f"n{at}" and not replica.owned.lanes
+                for link in others:
+                    link.heal()
+                await until(lambda: replica.client.is_connected and replica.client.server_name != f"n{at}")
+
+    asyncio.run(main())

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 async def run(settings: "Settings", app: "App", source: Path) -> tuple[int, int]:
     """States and producers that were taken over. RecoveryError, StateError, LogError say why not."""
     from bitactor.cluster import adopt
+    from bitactor.cluster.agreement import agree_on_lanes
     from bitactor.cluster.lane import LaneCore
+    from bitactor.cluster.names import Names
     from bitactor.log import nats
     from bitactor.log.nats_sync import SyncWatch
 
@@ -23,6 +25,8 @@ async def run(settings: "Settings", app: "App", source: Path) -> tuple[int, int]
     sync = await SyncWatch.open(client, settings.nats.monitors)
     keys, turn = 0, asyncio.Semaphore()
     try:
+        streams = Names(settings.nats.stream, app.name).streams
+        await agree_on_lanes(client, streams, settings.cluster.lanes, replicas=settings.nats.replicas)
         for lane in range(settings.cluster.lanes):
             core = LaneCore(
                 settings, app, typer.echo, client=client, lane=lane, sync=sync, send=_nowhere, turn=turn

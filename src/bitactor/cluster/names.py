@@ -24,6 +24,11 @@ class Names:
         return f"{self.prefix}.{self.app}"
 
     @property
+    def streams(self) -> str:
+        """The beginning of the names of all streams and buckets."""
+        return f"{self.prefix}-{self.app}"
+
+    @property
     def members(self) -> str:
         """Subject on which each replica says that it is there."""
         return f"{self.base}.members"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from bitactor.cluster import figures
+from bitactor.cluster.agreement import agree_on_lanes
 from bitactor.cluster.calls import Calls
 from bitactor.cluster.intake import told
 from bitactor.cluster.lane import LaneCore
@@ -81,6 +82,8 @@ class Replica:
         self.compile_seconds = time.perf_counter() - begun
         self.client = await nats.connect(self.settings.nats, name=f"bitactor {self.app.name} {self._name}")
         try:
+            replicas = self.settings.nats.replicas
+            await agree_on_lanes(self.client, self.names_in_nats.streams, self.lanes, replicas=replicas)
             self.sync = await SyncWatch.open(self.client, self.settings.nats.monitors)
             self.link = Link(self.client, self.names_in_nats, self.incarnation)
             lease_s = self.settings.cluster.lease_s
@@ -318,7 +321,7 @@ class Replica:
 
     def _streams(self) -> list[str]:
         """The names of all lanes' streams."""
-        return [f"{self.settings.nats.stream}-{self.app.name}-lane-{lane}" for lane in range(self.lanes)]
+        return [f"{self.names_in_nats.streams}-lane-{lane}" for lane in range(self.lanes)]
 
     # --- what other replicas ask ---
 

@@ -75,6 +75,15 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
+def _is_url(url: str, *schemes: str) -> bool:
+    """Whether it names a host, and a port that is one if it names any."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def _without_user(url: str) -> str:
     return url.rpartition("@")[2]
 
@@ -121,13 +130,12 @@ class Nats(_Section):
         if self.replicas not in (1, 3, 5):
             raise ValueError(f"replicas is 1, 3 or 5; {self.replicas} was given")
         for url in _listed(self.urls):
-            parts = urlsplit(url)
-            if parts.scheme not in ("nats", "tls") or not parts.hostname:
+            if not _is_url(url, "nats", "tls"):
                 raise ValueError(f"urls: {_without_user(url)} is not of the form nats://host:port or tls://host:port")
-            if "@" in parts.netloc:
+            if "@" in urlsplit(url).netloc:
                 raise ValueError("urls name no users: give user and password_file, or credentials_file")
         for url in _listed(self.monitor_urls or ""):
-            if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+            if not _is_url(url, "http", "https"):
                 raise ValueError(f"monitor_urls: {_without_user(url)} is not of the form http://host:port")
         return self
 

@@ -25,14 +25,34 @@ _BUCKET_BYTES: Final = 4 << 20
 _log = get_logger("bitactor.log")
 
 
+def stream(prefix: str) -> str:
+    """The name of the bucket's stream."""
+    return f"KV_{_bucket(prefix)}"
+
+
+def subject(prefix: str, key: str) -> str:
+    """Where a value of that key is published."""
+    return f"$KV.{_bucket(prefix)}.{key}"
+
+
+def _bucket(prefix: str) -> str:
+    return f"{prefix}-marks"
+
+
+async def ensure(connection: "Connection", prefix: str, *, replicas: int, deadline: float) -> None:
+    """Make the bucket if there is none. LogSettingsError: it is weaker than asked for; LogError without an answer."""
+    wanted = streams.bucket(_bucket(prefix), replicas=replicas, size_bytes_max=_BUCKET_BYTES)
+    await streams.ensure(connection, wanted, deadline=deadline)
+
+
 class Mark:
     """The note of one lane. records: what it says."""
 
     def __init__(self, connection: "Connection", prefix: str, lane: int) -> None:
         self.records = 0
         self._connection = connection
-        self._stream = f"KV_{prefix}-marks"
-        self._key = f"$KV.{prefix}-marks.lane-{lane}"
+        self._stream = stream(prefix)
+        self._key = subject(prefix, f"lane-{lane}")
         self._revision = 0
         self._known = 0
         self._changed = asyncio.Event()
@@ -42,8 +62,7 @@ class Mark:
     async def open(cls, connection: "Connection", prefix: str, *, lane: int, replicas: int, deadline: float) -> Self:
         """Read the note; makes the bucket that all lanes share. LogSettingsError, LogError without an answer."""
         mark = cls(connection, prefix, lane)
-        wanted = streams.bucket(f"{prefix}-marks", replicas=replicas, size_bytes_max=_BUCKET_BYTES)
-        await streams.ensure(connection, wanted, deadline=deadline)
+        await ensure(connection, prefix, replicas=replicas, deadline=deadline)
         await mark._read(deadline)
         return mark
 
