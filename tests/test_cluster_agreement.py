@@ -62,8 +62,8 @@ def test_servers_that_say_nothing_are_an_error_and_no_agreement(one, monkeypatch
 def serve(one, directory, *more):
     options = [
         "--log", one.servers.urls, "--nats-replicas", "1", "--nats-size-bytes-max", "16MiB",
-        "--nats-snapshot-bytes-max", "16MiB", "--nats-stream", directory.name, "--data-dir", str(directory / "data"), "--ingest-port", "0",
-        "--admin-port", "0",
+        "--nats-snapshot-bytes-max", "16MiB", "--nats-stream", directory.name,
+        "--data-dir", str(directory / "data"), "--ingest-port", "0", "--admin-port", "0",
     ]  # fmt: skip
     command = [sys.executable, "-m", "bitactor", "serve", str(cluster_demo.APP), *options, *more]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
