@@ -36,11 +36,11 @@ def _cpu_model() -> str:
 
 
 def commit() -> str:
-    """The commit, with -dirty where the tree differs from it; `unknown` outside a checkout."""
+    """The commit, with -dirty where the tree differs from it, results aside; `unknown` outside a checkout."""
     name = _first_line("git", "rev-parse", "--short=12", "HEAD")
     if not name:
         return "unknown"
-    return name + ("-dirty" if _first_line("git", "status", "--porcelain") else "")
+    return name + ("-dirty" if _first_line("git", "status", "--porcelain", "--", ":/", ":!/benchmarks/results") else "")
 
 
 def describe() -> dict[str, object]:
