@@ -194,11 +194,12 @@ PROMISED = {
     "adversarial.missed": "== 0",
     "coverage.lines": ">= 92", "coverage.decoder-branches": ">= 100", "coverage.ring-branches": ">= 100",
     "nats.rounds": ">= 12", "nats.lost": "== 0", "nats.doubled": "== 0",
+    "kubernetes.rounds": ">= 16", "kubernetes.lost": "== 0", "kubernetes.state": "== 0", "kubernetes.not-hit": "== 0",
 }  # fmt: skip
 
 
 def test_the_full_profile_has_the_thresholds_that_are_promised():
-    parts = (*plan.parts_of(against_target=False), *plan.chaos_parts())
+    parts = (*plan.parts_of(against_target=False), *plan.chaos_parts(), *plan.kubernetes_parts())
     criteria = {criterion.id: criterion.sized(FULL) for part in parts for criterion in part.criteria}
     assert {id_: str(criteria[id_].threshold) for id_ in PROMISED} == PROMISED
 

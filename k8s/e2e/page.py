@@ -17,6 +17,7 @@ TITLES = {
     "1": "Installed as the earlier report has it",
     "2": "Real flights through the Service",
     "3": "Exact under faults, three replicas over three NATS servers",
+    "3b": "`bitactor chaos --kubernetes`",
     "4": "Autoscaling",
     "4b": "`validate_deployment.sh --load --kill`",
     "5": "Confined",

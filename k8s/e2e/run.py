@@ -34,6 +34,7 @@ def plan(image):
         ("1", "installed as the report has it", lambda: steps.installed(service)),
         ("2", "real flights through the Service", lambda: steps.flights_sent(service)),
         ("3", "exact under faults", lambda: steps.disturbed(service)),
+        ("3b", "bitactor chaos --kubernetes", lambda: steps.struck(service)),
         ("4", "autoscaling", lambda: steps.autoscaled(service)),
         ("4b", "validate_deployment.sh --load --kill", lambda: steps.validated_under_load(service)),
         ("5", "confined", lambda: steps.confined(service)),

@@ -234,6 +234,21 @@ def disturbed(service):
     yield from each_exact(service, CLUSTER_FAULTS)
 
 
+def struck(service):
+    """The campaign that users have for their own cluster, in its quick profile: a row for each criterion and count."""
+    out = ROOT / "build/k8s-chaos"
+    command = [sys.executable, "-m", "bitactor", "chaos", "--kubernetes", service.namespace, "--out", out]
+    ended, said = status(*command, timeout=1200)
+    report = out / "chaos_report.json"
+    if not report.exists() or ended not in (0, 1):
+        raise Failed(f"bitactor chaos: status {ended}: {said[-1500:]}")
+    found = json.loads(report.read_text())
+    for one in found["criteria"]:
+        seen = f"{one['figure']} {one['unit']} ({one['threshold']['op']} {one['threshold']['bound']}); {one['note']}"
+        yield one["title"], seen if one["verdict"] == "pass" else Bad(seen)
+    yield "status", "0" if ended == 0 else Bad(said[-1500:])
+
+
 def each_exact(service, every):
     """Each fault with a load of its own."""
     for fault in every:

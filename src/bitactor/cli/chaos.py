@@ -1,4 +1,4 @@
-"""`bitactor chaos`: faults injected for real into a service of its own, and the report of what it kept through them."""
+"""`bitactor chaos`: faults injected for real into a service, and the report of what it kept through them."""
 
 import secrets
 from pathlib import Path
@@ -19,6 +19,16 @@ def run(
     out: Annotated[Path, typer.Option(help="Where chaos_report.json, .html and .md go.")] = Path(),
     seed: Annotated[int | None, typer.Option(help="Of all chance in it; default: another each time.")] = None,
     kills: Annotated[int | None, typer.Option(min=1, help="How many, instead of the profile's; of crashes.")] = None,
+    kubernetes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMESPACE", help="Strike the pods of the release there instead, on KUBECONFIG's cluster."
+        ),
+    ] = None,
+    release: Annotated[str | None, typer.Option(help="Which release, where there are several in NAMESPACE.")] = None,
+    token_secret: Annotated[
+        str | None, typer.Option(help="Secret of NAMESPACE with a client's `token`; default: the one the chart makes.")
+    ] = None,
     sections: Annotated[bool, typer.Option("--sections", help="List the sections and run nothing.")] = False,
 ) -> None:
     """Inject faults into a service that it starts itself, and check by its history that every promise was kept.
@@ -26,12 +36,20 @@ def run(
     Kill -9 at every crash point and at random, disks that fail, connections that networks damage, processes that stand
     still, clocks that jump, certificates that expire, files that a disk changed. A fault that never fired is a failure.
     Status 1 when a criterion fails or a count does not add up. Only temporary directories and --out are touched.
+
+    With --kubernetes: pods of a release are deleted, killed inside, evicted and cut off, while a pod beside them sends
+    as a producer of its own, chaos-SEED, whose keys stay in that service's state: use one that may keep them.
     """
     from bitactor.validation import campaign
-    from bitactor.validation.plan import chaos_parts
+    from bitactor.validation.plan import chaos_parts, kubernetes_parts
     from bitactor.validation.profiles import PROFILES
 
-    parts = chaos_parts()
+    _refuse_mixed(
+        kubernetes,
+        {"--app": app, "--only": only, "--kills": kills},
+        {"--release": release, "--token-secret": token_secret},
+    )
+    parts = chaos_parts() if kubernetes is None else kubernetes_parts()
     if sections:
         for part in parts:
             typer.echo(f"{part.name:<14} {part.title}: {len(part.criteria)} criteria")
@@ -47,5 +65,27 @@ def run(
     report = campaign.new_report("chaos", profile, chosen)
     loaded, file = given_app(app)
     sizes = PROFILES[profile] | ({} if kills is None else {"crashes": kills})
-    campaign.run_parts(report, parts, campaign.Run(sizes, chosen, loaded, file), campaign.Progress())
+    if kubernetes is not None:
+        _look_for(kubernetes, release, token_secret)
+    there = None if kubernetes is None else {"namespace": kubernetes, "release": release, "token_secret": token_secret}
+    campaign.run_parts(report, parts, campaign.Run(sizes, chosen, loaded, file, there), campaign.Progress())
     finish(report, out, "chaos_report")
+
+
+def _refuse_mixed(namespace: str | None, without: "dict[str, object]", only_with: "dict[str, object]") -> None:
+    """Failed when options are given that mean nothing beside, or without, --kubernetes."""
+    wrong = next((name for name, value in (only_with if namespace is None else without).items() if value), None)
+    if wrong is not None:
+        how = "only with" if namespace is None else "not with"
+        raise Failed(f"{wrong} goes {how} --kubernetes", USAGE)
+
+
+def _look_for(namespace: str, release: str | None, token_secret: str | None) -> None:
+    """Failed when there is nothing to strike: asked for, a report in which nothing was run is no answer."""
+    from bitactor.validation.campaign import CannotRun
+    from bitactor.validation.kubernetes.release import find
+
+    try:
+        find(namespace, release, token_secret)
+    except CannotRun as why:
+        raise Failed(str(why)) from None

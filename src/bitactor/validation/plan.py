@@ -10,6 +10,13 @@ def chaos_parts() -> list[Part]:
     return [module.PART for module in (crashes, disk, network, pauses, clock, expiry, damage, cluster)]
 
 
+def kubernetes_parts() -> list[Part]:
+    """The parts of `bitactor chaos --kubernetes`."""
+    from bitactor.validation.kubernetes import part
+
+    return [part.PART]
+
+
 def parts_of(*, against_target: bool) -> list[Part]:
     """The parts of `bitactor validate`. Against a target only what a client can measure."""
     from bitactor.validation.parts import (

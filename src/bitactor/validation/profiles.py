@@ -32,6 +32,7 @@ QUICK: Final[dict[str, float]] = {
     "expiries": 1,
     "damages": 400,
     "nats_rounds": 3,
+    "kubernetes_rounds": 4,
 }
 FULL: Final[dict[str, float]] = {
     **QUICK,
@@ -64,6 +65,7 @@ FULL: Final[dict[str, float]] = {
     "expiries": 3,
     "damages": 3_000,
     "nats_rounds": 12,
+    "kubernetes_rounds": 16,
 }
 TINY: Final[dict[str, float]] = {  # for tests of the campaign itself
     **QUICK,
@@ -89,5 +91,6 @@ TINY: Final[dict[str, float]] = {  # for tests of the campaign itself
     "clock_jumps": 2,
     "damages": 60,
     "nats_rounds": 0,
+    "kubernetes_rounds": 0,
 }
 PROFILES: Final = {"quick": QUICK, "full": FULL, "tiny": TINY}

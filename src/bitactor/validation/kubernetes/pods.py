@@ -1,0 +1,237 @@
+"""The pods that a campaign makes beside a release, and removes: one that sends, and one that can kill from the node."""
+
+import contextlib
+import json
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from bitactor.validation.campaign import DefectFoundError
+from bitactor.validation.kubernetes import sender
+from bitactor.validation.kubernetes.kubectl import KubectlError, apply, kubectl, wait_for
+from bitactor.validation.kubernetes.release import Release
+from bitactor.validation.tether import tethered
+
+PYTHON: Final = "/opt/bitactor/bin/python"
+CLIENT: Final = "bitactor-chaos-client"
+HOST: Final = "bitactor-chaos-host"  # a namespace of its own, whose pods may be privileged
+_SLEEP: Final = [PYTHON, "-I", "-c", "import time; time.sleep(1000000)"]
+_READY_S: Final = 120.0
+_POLICIES_S: Final = 2.0  # until they know a new pod
+_ENDS_S: Final = 600.0
+_KILLER: Final = """
+import os, sys
+uids = sys.argv[1], sys.argv[1].replace("-", "_")
+hit = 0
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        group, command = open(f"/proc/{pid}/cgroup").read(), open(f"/proc/{pid}/cmdline").read()
+    except OSError:
+        continue
+    if any(uid in group for uid in uids) and "bitactor" in command and "serve" in command:
+        os.kill(int(pid), 9)
+        hit += 1
+print(hit)
+"""
+
+
+class Client:
+    """A pod of the release's image that is let in as a client: sender.py runs in it. Use it in a `with` statement."""
+
+    def __init__(self, release: Release, label: str, seed: int) -> None:
+        self.release, self.label, self.seed = release, label, seed
+        self.began_at = 0.0
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self._remove()
+        try:
+            apply(self.release.namespace, *self._objects())
+            self._k(
+                "wait", "--for=condition=Ready", f"pod/{CLIENT}", f"--timeout={_READY_S:g}s", timeout_s=_READY_S + 10
+            )
+        except BaseException:
+            self._remove()
+            raise
+        time.sleep(_POLICIES_S)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+        self._remove()
+
+    def begin(self, rate: int) -> None:
+        """Let it send, at so many signals a second. DefectFoundError: it does not begin."""
+        command = ["kubectl", *self._exec(*self._words("send"), "--rate", str(rate))]
+        self._process = subprocess.Popen(tethered(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        if not self._process.stdout.readline().startswith("{"):
+            raise DefectFoundError(f"the client does not begin: {self._process.communicate()[1][-800:]}")
+        self.began_at = time.monotonic()
+
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self.began_at
+
+    def end(self) -> dict[str, Any]:
+        """Let it stop; what it sent and was acknowledged. DefectFoundError: it failed, or waits for ever."""
+        self._k(*self._exec(PYTHON, "-I", "-c", "open('/tmp/stop', 'w')"), own=True)
+        assert self._process is not None
+        try:
+            out, said = self._process.communicate(timeout=_ENDS_S)
+        except subprocess.TimeoutExpired:
+            raise DefectFoundError(f"not everything was acknowledged within {_ENDS_S:g} s") from None
+        if not out.strip():
+            raise DefectFoundError(f"the client failed: {said[-800:]}")
+        ended: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return ended
+
+    def judge(self, sent: int) -> dict[str, Any]:
+        """What sender.judge finds."""
+        said = kubectl(*self._exec(*self._words("judge"), "--sent", str(sent)), timeout_s=_ENDS_S)
+        found: dict[str, Any] = json.loads(said.splitlines()[-1])
+        return found
+
+    def reaches(self, host: str, port: int = 9090) -> bool:
+        """Whether a new connection from it is taken there."""
+        code = f"import socket; socket.create_connection(({host!r}, {port}), 2).close()"
+        try:
+            kubectl(*self._exec(PYTHON, "-I", "-c", code))
+        except KubectlError:
+            return False
+        return True
+
+    def _words(self, verb: str) -> list[str]:
+        words = [
+            PYTHON,
+            "-I",
+            "/code/sender.py",
+            verb,
+            "--address",
+            self.release.address,
+            "--admin",
+            self.release.admin,
+        ]
+        return [*words, "--label", self.label, "--seed", str(self.seed), "--app", self.release.app()]
+
+    def _exec(self, *words: str) -> list[str]:
+        return ["-n", self.release.namespace, "exec", CLIENT, "--", *words]
+
+    def _k(self, *words: str, own: bool = False, timeout_s: float = 120.0) -> str:
+        where = () if own else ("-n", self.release.namespace)
+        return kubectl(*where, *words, timeout_s=timeout_s)
+
+    def _remove(self) -> None:
+        with contextlib.suppress(KubectlError):
+            self._k("delete", "pod,configmap", CLIENT, "--ignore-not-found", "--grace-period=1")
+
+    def _objects(self) -> list[dict[str, Any]]:
+        release, code = self.release, Path(sender.__file__).read_text(encoding="utf-8")
+        sources = [
+            {"secret": {"name": secret, "items": [{"key": key, "path": path}]}}
+            for path, (secret, key) in release.secrets.items()
+        ]
+        mounts = [one for one in release.container["volumeMounts"] if one["name"] == "app"]
+        pod = release.template["spec"]
+        container = {
+            "name": "main",
+            "image": release.container["image"],
+            "imagePullPolicy": release.container.get("imagePullPolicy", "IfNotPresent"),
+            "command": _SLEEP,
+            "env": [{"name": "BITACTOR_CACHE_DIR", "value": "/tmp/handlers"}],  # noqa: S108  (the pod's own)
+            "securityContext": release.container["securityContext"],
+            "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}},
+            "volumeMounts": [
+                {"name": "code", "mountPath": "/code"},
+                {"name": "secrets", "mountPath": "/secrets"},
+                {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
+                *mounts,
+            ],
+        }
+        spec = {
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": 1,
+            "securityContext": pod["securityContext"],
+            **{name: pod[name] for name in ("imagePullSecrets", "nodeSelector", "tolerations") if name in pod},
+            "containers": [container],
+            "volumes": [
+                {"name": "code", "configMap": {"name": CLIENT}},
+                {"name": "secrets", "projected": {"sources": sources, "defaultMode": 0o440}},
+                {"name": "tmp", "emptyDir": {"sizeLimit": "512Mi"}},
+                *(release.volumes[one["name"]] for one in mounts),
+            ],
+        }
+        labels = {f"{release.name}-client": "true", f"{release.name}-admin": "true"}
+        return [
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CLIENT}, "data": {"sender.py": code}},
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": CLIENT, "labels": labels}, "spec": spec},
+        ]
+
+
+class Killer:
+    """A privileged pod on a node, for a container's first process is immune to signals from inside it."""
+
+    def __init__(self, image: str) -> None:
+        self.image = image
+        self._there = False
+
+    def kill(self, pod: dict[str, Any]) -> int:
+        """Kill -9 the service's process in that pod; how many processes were hit. KubectlError: it may not be made."""
+        node = pod["spec"]["nodeName"]
+        name = f"killer-{node}"[:63].rstrip(".-")
+        self._make(name, node)
+        said = kubectl("-n", HOST, "exec", name, "--", PYTHON, "-I", "-c", _KILLER, pod["metadata"]["uid"])
+        return int(said)
+
+    def _make(self, name: str, node: str) -> None:
+        labels = {"pod-security.kubernetes.io/enforce": "privileged"}
+        self._there = True
+        apply("default", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOST, "labels": labels}})
+        container = {
+            "name": "main",
+            "image": self.image,
+            "imagePullPolicy": "IfNotPresent",
+            "command": _SLEEP,
+            "securityContext": {"privileged": True, "runAsUser": 0},
+        }
+        spec = {
+            "hostPID": True,
+            "nodeName": node,
+            "terminationGracePeriodSeconds": 1,
+            "automountServiceAccountToken": False,
+            "containers": [container],
+        }
+        made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+        wait_for("the account of the killer's namespace", 60, _has_account, 0.5)
+        apply(HOST, made)
+        kubectl(
+            "-n",
+            HOST,
+            "wait",
+            "--for=condition=Ready",
+            f"pod/{name}",
+            f"--timeout={_READY_S:g}s",
+            timeout_s=_READY_S + 10,
+        )
+
+    def remove(self) -> None:
+        """Take its namespace away."""
+        if self._there:
+            with contextlib.suppress(KubectlError):
+                kubectl("delete", "namespace", HOST, "--ignore-not-found", timeout_s=_READY_S)
+
+
+def _has_account() -> bool:
+    try:
+        kubectl("-n", HOST, "get", "serviceaccount", "default")
+    except KubectlError:
+        return False
+    return True

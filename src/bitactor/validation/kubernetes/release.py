@@ -1,0 +1,90 @@
+"""The release of the chart that is struck: what a campaign finds of it in its namespace."""
+
+import tomllib
+from typing import Any, Final
+
+from bitactor.validation.campaign import CannotRun
+from bitactor.validation.kubernetes.kubectl import KubectlError, get, wait_for
+
+SETTLED_S: Final = 300.0
+_CHART: Final = "app.kubernetes.io/name=bitactor"
+
+
+class Release:
+    """Workload, Services and Secrets of one release. token_secret: with the token of a client."""
+
+    def __init__(self, namespace: str, workload: dict[str, Any], token_secret: str | None) -> None:
+        self.namespace = namespace
+        self.name = workload["metadata"]["name"]
+        self.kind = workload["kind"].lower()
+        spec = workload["spec"]
+        self.selector = ",".join(f"{key}={value}" for key, value in spec["selector"]["matchLabels"].items())
+        self.template = spec["template"]
+        self.container = next(one for one in self.template["spec"]["containers"] if one["name"] == "bitactor")
+        self.volumes = {one["name"]: one for one in self.template["spec"]["volumes"]}
+        self.secrets = {
+            "ca.crt": (self.volumes["tls"]["secret"]["secretName"], "ca.crt"),
+            "token": (token_secret or f"{self.name}-token-client", "token"),
+            "admin": (self.volumes["admin-token"]["secret"]["secretName"], "token"),
+        }
+
+    @property
+    def address(self) -> str:
+        """Where signals go."""
+        return f"{self.name}.{self.namespace}.svc:9090"
+
+    @property
+    def admin(self) -> str:
+        """Where HTTP is."""
+        return f"http://{self.name}-admin.{self.namespace}.svc:8080"
+
+    def app(self) -> str:
+        """The file of the app, inside a pod."""
+        settings = get(self.namespace, "configmap", self.volumes["config"]["configMap"]["name"])
+        return str(tomllib.loads(settings["data"]["bitactor.toml"])["app"])
+
+    def pods(self, *, ready: bool = False) -> list[dict[str, Any]]:
+        """Its pods that are not ending; the ready ones."""
+        found = get(self.namespace, "pods", selector=self.selector)
+        found = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+        return [pod for pod in found if not ready or is_ready(pod)]
+
+    def settled(self) -> None:
+        """Wait until all pods that are wanted are ready and none is ending. DefectFoundError."""
+
+        def holds() -> bool:
+            every = get(self.namespace, "pods", selector=self.selector)
+            wanted = get(self.namespace, self.kind, self.name)["spec"]["replicas"]
+            return len(every) == wanted and all(map(is_ready, every)) and len(self.pods()) == wanted
+
+        wait_for(f"all pods of {self.name} ready", SETTLED_S, holds, 0.5)
+
+
+def is_ready(pod: dict[str, Any]) -> bool:
+    """Whether a pod is Ready."""
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", []))
+
+
+def find(namespace: str, release: str | None, token_secret: str | None) -> Release:
+    """The release of that name, or the only one there. CannotRun says what is missing."""
+    selector = _CHART + (f",app.kubernetes.io/instance={release}" if release else "")
+    try:
+        found = get(namespace, "deployments,statefulsets", selector=selector)
+    except KubectlError as error:
+        raise CannotRun(f"the cluster of KUBECONFIG: {error}") from None
+    if not found:
+        raise CannotRun(f"no release{f' {release}' if release else ''} of the chart in the namespace {namespace}")
+    if len(found) > 1:
+        names = ", ".join(one["metadata"]["labels"]["app.kubernetes.io/instance"] for one in found)
+        raise CannotRun(f"several releases in {namespace}, so --release has to name one: {names}")
+    there = Release(namespace, found[0], token_secret)
+    for secret, key in there.secrets.values():
+        try:
+            data = get(namespace, "secret", secret).get("data", {})
+        except KubectlError as error:
+            raise CannotRun(f"the client's pod needs {key} of the Secret {secret}: {error}") from None
+        if key not in data:
+            raise CannotRun(
+                f"the client's pod needs {key} of the Secret {secret}, which has {', '.join(data) or 'nothing'}"
+            )
+    return there
