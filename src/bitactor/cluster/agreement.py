@@ -1,7 +1,8 @@
 """The number of lanes, agreed on by all replicas of an app for ever: who cut keys otherwise would split their state.
 
-It is a key beside the lanes' marks, written by the first replica (or import) there ever was, and by none after it:
-JetStream takes that message only while the key has none. The loop's thread.
+It is a key beside the lanes' marks, written by the first replica or import, and by none after it: JetStream takes that
+message only while the key has none. Where lanes have records and the key is not there, they say the number: those of an
+earlier release, or a key that somebody deleted. The loop's thread.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from bitactor.log.nats import LEAVE_S
 if TYPE_CHECKING:
     from bitactor.log.nats import Connection
 
+LANES_MAX: Final = 64
 _KEY: Final = "lanes"
 
 
@@ -31,7 +33,8 @@ async def agree_on_lanes(connection: "Connection", prefix: str, lanes: int, *, r
     if agreed != str(lanes).encode():
         raise LogSettingsError(
             f"cluster.lanes is {lanes}, and the state in {prefix}-lane-* has been split into {agreed.decode()} since "
-            "the first start: give that number, which cannot change, or another nats.stream for a new state"
+            "the first start: give that number, which cannot change, or another nats.stream for a new state. Where "
+            f"there is no state yet, `nats kv del {marks.bucket(prefix)} {_KEY}` lets another number be chosen"
         )
 
 
@@ -40,11 +43,28 @@ async def _agreed(connection: "Connection", prefix: str, lanes: int, replicas: i
     await marks.ensure(connection, prefix, replicas=replicas, deadline=deadline)
     name, key, wanted = marks.stream(prefix), marks.subject(prefix, _KEY), str(lanes).encode()
     while True:
-        there = await streams.last(connection, name, key, deadline)
-        if there is not None:
-            return there[0]
-        if await streams.put(connection, name, key, wanted, 0, deadline):
+        agreed, revision = await streams.last(connection, name, key, deadline) or (b"", 0)
+        if agreed:
+            return agreed
+        count = await _lanes_with_records(connection, prefix, deadline)
+        if count not in (0, lanes):
+            return str(count).encode()
+        if await streams.put(connection, name, key, wanted, revision, deadline):
             return wanted
+
+
+async def _lanes_with_records(connection: "Connection", prefix: str, deadline: float) -> int:
+    """How many lanes there are with records; each has one from the moment that it was first owned."""
+    for lane in range(LANES_MAX):
+        try:
+            info = await streams.ask(connection, f"STREAM.INFO.{prefix}-lane-{lane}", deadline=deadline)
+        except streams.ApiError as error:
+            if error.code != streams.NOT_FOUND:
+                raise
+            return lane
+        if not info["state"]["last_seq"]:
+            return lane
+    return LANES_MAX
 
 
 async def _leave_who_is_cut_off(connection: "Connection", stream: str) -> None:

@@ -27,21 +27,22 @@ _log = get_logger("bitactor.log")
 
 def stream(prefix: str) -> str:
     """The name of the bucket's stream."""
-    return f"KV_{_bucket(prefix)}"
+    return f"KV_{bucket(prefix)}"
 
 
 def subject(prefix: str, key: str) -> str:
     """Where a value of that key is published."""
-    return f"$KV.{_bucket(prefix)}.{key}"
+    return f"$KV.{bucket(prefix)}.{key}"
 
 
-def _bucket(prefix: str) -> str:
+def bucket(prefix: str) -> str:
+    """The name of the bucket."""
     return f"{prefix}-marks"
 
 
 async def ensure(connection: "Connection", prefix: str, *, replicas: int, deadline: float) -> None:
     """Make the bucket if there is none. LogSettingsError: it is weaker than asked for; LogError without an answer."""
-    wanted = streams.bucket(_bucket(prefix), replicas=replicas, size_bytes_max=_BUCKET_BYTES)
+    wanted = streams.bucket(bucket(prefix), replicas=replicas, size_bytes_max=_BUCKET_BYTES)
     await streams.ensure(connection, wanted, deadline=deadline)
 
 

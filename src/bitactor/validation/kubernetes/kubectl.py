@@ -12,7 +12,10 @@ from bitactor.validation.campaign import CannotRun, DefectFoundError
 _TIMEOUT_S: Final = 120.0
 _WAITS_S: Final = (1, 2, 4)
 # What kubectl says when the API server did not get to it at all.
-_BUSY: Final = ("TLS handshake timeout", "connection refused", "net/http: request canceled while waiting")
+_BUSY: Final = (
+    *("TLS handshake timeout", "connection refused", "net/http: request canceled while waiting", "i/o timeout"),
+    *("connection reset by peer", "unexpected EOF", "etcdserver:", "ServiceUnavailable"),
+)
 
 
 class KubectlError(Exception):
@@ -53,10 +56,14 @@ def apply(namespace: str, *objects: Any) -> None:
 
 
 def wait_for(what: str, seconds: float, holds: Callable[[], Any], every_s: float = 0.25) -> Any:
-    """The first value of `holds` that is true. DefectFoundError when there is none in time."""
-    until = time.monotonic() + seconds
-    while not (got := holds()):
+    """The first value of `holds` that is true; a KubectlError is none. DefectFoundError when there is none in time."""
+    until, why = time.monotonic() + seconds, ""
+    while True:
+        try:
+            if got := holds():
+                return got
+        except KubectlError as error:
+            why = f": {error}"
         if time.monotonic() > until:
-            raise DefectFoundError(f"{what}: not within {seconds:g} s")
+            raise DefectFoundError(f"{what}: not within {seconds:g} s{why}")
         time.sleep(every_s)
-    return got

@@ -6,15 +6,17 @@ needs no records, which a running release removes behind its snapshots, and work
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bitactor.validation.campaign import Part, Run
 from bitactor.validation.criteria import Criterion, Threshold
 from bitactor.validation.kubernetes.kubectl import KubectlError
 from bitactor.validation.kubernetes.pods import Client
-from bitactor.validation.kubernetes.release import find
 from bitactor.validation.kubernetes.strikes import KINDS, Struck
 from bitactor.validation.plots import line
+
+if TYPE_CHECKING:
+    from bitactor.validation.kubernetes.release import Release
 
 COMMAND: Final = "bitactor chaos --kubernetes NAMESPACE"
 RATE: Final = 1000  # signals a second
@@ -24,49 +26,46 @@ GAP_WARN_S: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One strike. begun, ended: seconds since the client began."""
+    """One strike. begun: seconds since the client began."""
 
     kind: str
     hit: bool
     seen: str
     begun: float
-    ended: float
 
 
 def run(run: Run) -> None:
     """Each kind in turn, so many rounds; the pods that it makes are removed, whatever happens."""
     given = run.target or {}
-    release = find(given["namespace"], given.get("release"), given.get("token_secret"))
+    release: Release = given["release"]
     rounds: list[Round] = []
     with Client(release, f"chaos-{run.seed}", run.seed % 2**32) as client:
-        struck = Struck(release, client)
+        struck = Struck(release, client, run.seed)
         try:
-            release.settled()
+            pods = release.settled()
             client.begin(RATE)
             for number in range(run.size("kubernetes_rounds")):
-                rounds.append(_round(run, struck, list(KINDS)[number % len(KINDS)], number))
+                run.say(f"round {number + 1}")
+                rounds.append(
+                    _round(run, struck, list(KINDS)[number % len(KINDS)], run.random(f"{number}").choice(pods))
+                )
+                pods = release.settled()
             sent = client.end()
+            _rounds(run, rounds, sent["gaps"])
         finally:
             struck.killer.remove()
         run.say("comparing states")
-        found = client.judge(sent["sent"])
-    _rounds(run, rounds, sent["gaps"])
-    _judgement(run, sent, found)
+        _judgement(run, sent, client.judge(sent["sent"]))
 
 
-def _round(run: Run, struck: Struck, kind: str, number: int) -> Round:
-    release, client = struck.release, struck.client
-    run.say(f"round {number + 1}: {kind}")
-    pods = sorted(release.pods(ready=True), key=lambda pod: str(pod["metadata"]["name"]))
-    pod = run.random(f"round {number}").choice(pods)
-    begun = client.elapsed()
+def _round(run: Run, struck: Struck, kind: str, pod: dict[str, Any]) -> Round:
+    begun = struck.client.elapsed()
     try:
         hit, seen = KINDS[kind](struck, pod)
     except KubectlError as error:
         hit, seen = False, str(error)
     run.happened(kind, seen)
-    release.settled()
-    return Round(kind, hit, seen, begun, client.elapsed())
+    return Round(kind, hit, seen, begun)
 
 
 def _rounds(run: Run, rounds: list[Round], gaps: list[list[float]]) -> None:
@@ -74,14 +73,12 @@ def _rounds(run: Run, rounds: list[Round], gaps: list[list[float]]) -> None:
     run.measure("kubernetes.rounds", len(rounds), kinds)
     missed = [f"{one.kind}: {one.seen}" for one in rounds if not one.hit]
     run.measure("kubernetes.not-hit", len(missed), "; ".join(missed)[:600])
-    longest = [
-        max((end - at for at, end in gaps if at <= one.ended and end >= one.begun), default=0.0) for one in rounds
-    ]
-    worst = max(range(len(rounds)), key=longest.__getitem__, default=None)
-    note = "" if worst is None else f"round {worst + 1}, {rounds[worst].kind}"
-    run.measure("kubernetes.gap", max(longest, default=0.0), note)
-    points = [(float(number), gap) for number, gap in enumerate(longest, 1)]
-    run.plot(line("kubernetes", "Longest time without an acknowledgement", "round", "seconds", gap=points))
+    at, end = max(gaps, key=lambda gap: gap[1] - gap[0], default=[0.0, 0.0])
+    before = [number for number, one in enumerate(rounds, 1) if one.begun <= end]
+    note = f"in round {before[-1]}, {rounds[before[-1] - 1].kind}" if before else ""
+    run.measure("kubernetes.gap", end - at, note)
+    points = [(begin, finish - begin) for begin, finish in gaps]
+    run.plot(line("kubernetes", "Times without an acknowledgement", "seconds since the first", "seconds", gap=points))
 
 
 def _judgement(run: Run, sent: dict[str, Any], found: dict[str, Any]) -> None:

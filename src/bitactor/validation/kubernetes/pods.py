@@ -4,6 +4,7 @@ import contextlib
 import json
 import subprocess
 import time
+import zlib
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -15,12 +16,19 @@ from bitactor.validation.kubernetes.release import Release
 from bitactor.validation.tether import tethered
 
 PYTHON: Final = "/opt/bitactor/bin/python"
-CLIENT: Final = "bitactor-chaos-client"
-HOST: Final = "bitactor-chaos-host"  # a namespace of its own, whose pods may be privileged
 _SLEEP: Final = [PYTHON, "-I", "-c", "import time; time.sleep(1000000)"]
 _READY_S: Final = 120.0
 _POLICIES_S: Final = 2.0  # until they know a new pod
 _ENDS_S: Final = 600.0
+_CHARTS_OWN: Final = ("config", "tls", "auth", "admin-token", "client-ca", "nats", "data", "cache", "temporary")
+_REACHES: Final = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close()
+    print("yes")
+except OSError:
+    print("no")
+"""
 _KILLER: Final = """
 import os, sys
 uids = sys.argv[1], sys.argv[1].replace("-", "_")
@@ -42,6 +50,7 @@ class Client:
 
     def __init__(self, release: Release, label: str, seed: int) -> None:
         self.release, self.label, self.seed = release, label, seed
+        self.name = f"bitactor-chaos-client-{seed}"
         self.began_at = 0.0
         self._process: subprocess.Popen[str] | None = None
 
@@ -50,7 +59,11 @@ class Client:
         try:
             apply(self.release.namespace, *self._objects())
             self._k(
-                "wait", "--for=condition=Ready", f"pod/{CLIENT}", f"--timeout={_READY_S:g}s", timeout_s=_READY_S + 10
+                "wait",
+                "--for=condition=Ready",
+                f"pod/{self.name}",
+                f"--timeout={_READY_S:g}s",
+                timeout_s=_READY_S + 10,
             )
         except BaseException:
             self._remove()
@@ -99,13 +112,8 @@ class Client:
         return found
 
     def reaches(self, host: str, port: int = 9090) -> bool:
-        """Whether a new connection from it is taken there."""
-        code = f"import socket; socket.create_connection(({host!r}, {port}), 2).close()"
-        try:
-            kubectl(*self._exec(PYTHON, "-I", "-c", code))
-        except KubectlError:
-            return False
-        return True
+        """Whether a new connection from it is taken there. KubectlError: it could not be tried."""
+        return kubectl(*self._exec(PYTHON, "-I", "-c", _REACHES, host, str(port))).strip() == "yes"
 
     def _words(self, verb: str) -> list[str]:
         words = [
@@ -121,7 +129,7 @@ class Client:
         return [*words, "--label", self.label, "--seed", str(self.seed), "--app", self.release.app()]
 
     def _exec(self, *words: str) -> list[str]:
-        return ["-n", self.release.namespace, "exec", CLIENT, "--", *words]
+        return ["-n", self.release.namespace, "exec", self.name, "--", *words]
 
     def _k(self, *words: str, own: bool = False, timeout_s: float = 120.0) -> str:
         where = () if own else ("-n", self.release.namespace)
@@ -129,7 +137,7 @@ class Client:
 
     def _remove(self) -> None:
         with contextlib.suppress(KubectlError):
-            self._k("delete", "pod,configmap", CLIENT, "--ignore-not-found", "--grace-period=1")
+            self._k("delete", "pod,configmap", self.name, "--ignore-not-found", "--grace-period=1")
 
     def _objects(self) -> list[dict[str, Any]]:
         release, code = self.release, Path(sender.__file__).read_text(encoding="utf-8")
@@ -137,14 +145,16 @@ class Client:
             {"secret": {"name": secret, "items": [{"key": key, "path": path}]}}
             for path, (secret, key) in release.secrets.items()
         ]
-        mounts = [one for one in release.container["volumeMounts"] if one["name"] == "app"]
+        # What the app may need: its files, and whatever else the release was given beside what the chart mounts.
+        mounts = [one for one in release.container["volumeMounts"] if not one["name"].startswith(_CHARTS_OWN)]
+        env = [one for one in release.container.get("env", []) if not one["name"].startswith("BITACTOR_")]
         pod = release.template["spec"]
         container = {
             "name": "main",
             "image": release.container["image"],
             "imagePullPolicy": release.container.get("imagePullPolicy", "IfNotPresent"),
             "command": _SLEEP,
-            "env": [{"name": "BITACTOR_CACHE_DIR", "value": "/tmp/handlers"}],  # noqa: S108  (the pod's own)
+            "env": [*env, {"name": "BITACTOR_CACHE_DIR", "value": "/tmp/handlers"}],  # noqa: S108  (the pod's own)
             "securityContext": release.container["securityContext"],
             "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "2", "memory": "1Gi"}},
             "volumeMounts": [
@@ -163,7 +173,7 @@ class Client:
             **{name: pod[name] for name in ("imagePullSecrets", "nodeSelector", "tolerations") if name in pod},
             "containers": [container],
             "volumes": [
-                {"name": "code", "configMap": {"name": CLIENT}},
+                {"name": "code", "configMap": {"name": self.name}},
                 {"name": "secrets", "projected": {"sources": sources, "defaultMode": 0o440}},
                 {"name": "tmp", "emptyDir": {"sizeLimit": "512Mi"}},
                 *(release.volumes[one["name"]] for one in mounts),
@@ -171,30 +181,33 @@ class Client:
         }
         labels = {f"{release.name}-client": "true", f"{release.name}-admin": "true"}
         return [
-            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CLIENT}, "data": {"sender.py": code}},
-            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": CLIENT, "labels": labels}, "spec": spec},
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": self.name}, "data": {"sender.py": code}},
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name, "labels": labels}, "spec": spec},
         ]
 
 
 class Killer:
-    """A privileged pod on a node, for a container's first process is immune to signals from inside it."""
+    """Privileged pods on nodes, in a namespace of their own: a container's first process is immune from inside it."""
 
-    def __init__(self, image: str) -> None:
+    def __init__(self, image: str, seed: int) -> None:
         self.image = image
+        self.namespace = f"bitactor-chaos-host-{seed}"
         self._there = False
 
     def kill(self, pod: dict[str, Any]) -> int:
         """Kill -9 the service's process in that pod; how many processes were hit. KubectlError: it may not be made."""
         node = pod["spec"]["nodeName"]
-        name = f"killer-{node}"[:63].rstrip(".-")
+        name = f"killer-{zlib.crc32(node.encode()):08x}"
         self._make(name, node)
-        said = kubectl("-n", HOST, "exec", name, "--", PYTHON, "-I", "-c", _KILLER, pod["metadata"]["uid"])
+        said = kubectl("-n", self.namespace, "exec", name, "--", PYTHON, "-I", "-c", _KILLER, pod["metadata"]["uid"])
         return int(said)
 
     def _make(self, name: str, node: str) -> None:
         labels = {"pod-security.kubernetes.io/enforce": "privileged"}
         self._there = True
-        apply("default", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": HOST, "labels": labels}})
+        apply(
+            "default", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace, "labels": labels}}
+        )
         container = {
             "name": "main",
             "image": self.image,
@@ -205,16 +218,17 @@ class Killer:
         spec = {
             "hostPID": True,
             "nodeName": node,
+            "tolerations": [{"operator": "Exists"}],
             "terminationGracePeriodSeconds": 1,
             "automountServiceAccountToken": False,
             "containers": [container],
         }
         made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
-        wait_for("the account of the killer's namespace", 60, _has_account, 0.5)
-        apply(HOST, made)
+        wait_for("the account of the killer's namespace", 60, self._has_account, 0.5)
+        apply(self.namespace, made)
         kubectl(
             "-n",
-            HOST,
+            self.namespace,
             "wait",
             "--for=condition=Ready",
             f"pod/{name}",
@@ -226,12 +240,8 @@ class Killer:
         """Take its namespace away."""
         if self._there:
             with contextlib.suppress(KubectlError):
-                kubectl("delete", "namespace", HOST, "--ignore-not-found", timeout_s=_READY_S)
+                kubectl("delete", "namespace", self.namespace, "--ignore-not-found", timeout_s=_READY_S)
 
-
-def _has_account() -> bool:
-    try:
-        kubectl("-n", HOST, "get", "serviceaccount", "default")
-    except KubectlError:
-        return False
-    return True
+    def _has_account(self) -> bool:
+        kubectl("-n", self.namespace, "get", "serviceaccount", "default")
+        return True

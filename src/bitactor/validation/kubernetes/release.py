@@ -22,6 +22,10 @@ class Release:
         self.template = spec["template"]
         self.container = next(one for one in self.template["spec"]["containers"] if one["name"] == "bitactor")
         self.volumes = {one["name"]: one for one in self.template["spec"]["volumes"]}
+        self._ports = {
+            service: get(namespace, "service", service)["spec"]["ports"][0]["port"]
+            for service in (self.name, f"{self.name}-admin")
+        }
         self.secrets = {
             "ca.crt": (self.volumes["tls"]["secret"]["secretName"], "ca.crt"),
             "token": (token_secret or f"{self.name}-token-client", "token"),
@@ -31,33 +35,33 @@ class Release:
     @property
     def address(self) -> str:
         """Where signals go."""
-        return f"{self.name}.{self.namespace}.svc:9090"
+        return f"{self.name}.{self.namespace}.svc:{self._ports[self.name]}"
 
     @property
     def admin(self) -> str:
         """Where HTTP is."""
-        return f"http://{self.name}-admin.{self.namespace}.svc:8080"
+        return f"http://{self.name}-admin.{self.namespace}.svc:{self._ports[f'{self.name}-admin']}"
 
     def app(self) -> str:
         """The file of the app, inside a pod."""
         settings = get(self.namespace, "configmap", self.volumes["config"]["configMap"]["name"])
         return str(tomllib.loads(settings["data"]["bitactor.toml"])["app"])
 
-    def pods(self, *, ready: bool = False) -> list[dict[str, Any]]:
-        """Its pods that are not ending; the ready ones."""
-        found = get(self.namespace, "pods", selector=self.selector)
-        found = [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
-        return [pod for pod in found if not ready or is_ready(pod)]
+    def settled(self) -> list[dict[str, Any]]:
+        """Wait until all pods that are wanted are ready and none is ending; these pods, by name. DefectFoundError."""
 
-    def settled(self) -> None:
-        """Wait until all pods that are wanted are ready and none is ending. DefectFoundError."""
-
-        def holds() -> bool:
+        def holds() -> list[dict[str, Any]]:
             every = get(self.namespace, "pods", selector=self.selector)
             wanted = get(self.namespace, self.kind, self.name)["spec"]["replicas"]
-            return len(every) == wanted and all(map(is_ready, every)) and len(self.pods()) == wanted
+            fine = [pod for pod in every if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]]
+            return sorted(fine, key=_name) if len(fine) == len(every) == wanted else []
 
-        wait_for(f"all pods of {self.name} ready", SETTLED_S, holds, 0.5)
+        found: list[dict[str, Any]] = wait_for(f"all pods of {self.name} ready", SETTLED_S, holds, 0.5)
+        return found
+
+
+def _name(pod: dict[str, Any]) -> str:
+    return str(pod["metadata"]["name"])
 
 
 def is_ready(pod: dict[str, Any]) -> bool:
@@ -77,7 +81,10 @@ def find(namespace: str, release: str | None, token_secret: str | None) -> Relea
     if len(found) > 1:
         names = ", ".join(one["metadata"]["labels"]["app.kubernetes.io/instance"] for one in found)
         raise CannotRun(f"several releases in {namespace}, so --release has to name one: {names}")
-    there = Release(namespace, found[0], token_secret)
+    try:
+        there = Release(namespace, found[0], token_secret)
+    except KubectlError as error:
+        raise CannotRun(f"the release has no Services as the chart makes them: {error}") from None
     for secret, key in there.secrets.values():
         try:
             data = get(namespace, "secret", secret).get("data", {})

@@ -18,6 +18,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +137,7 @@ def judge(given: argparse.Namespace) -> dict[str, Any]:
     differ = [
         f"{name}: {there[name]} is there, {expected[name]} follows" for name in there if there[name] != expected[name]
     ]
-    planted = {what: replay(app, one, keys) != there for what, one in damaged(history).items()}
+    planted = {what: replay(app, one, keys) != there for what, one in damaged(history)}
     planted["reorder"] = any(replay(app, one, keys) != there for one in reordered(history))
     return {"next": known, "compared": len(there), "differ": len(differ), "examples": differ[:3], "planted": planted}
 
@@ -163,31 +164,27 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def damaged(history: Signals) -> dict[str, Signals]:
-    """The history with a defect each."""
+def damaged(history: Signals) -> Iterator[tuple[str, Signals]]:
+    """The history with a defect each, one after the other: together they would be large."""
     middle = len(history) // 2
     foreign = history.copy()
     foreign["key"][middle] ^= np.uint64(1)
-    return {
-        "loss": np.delete(history, middle),
-        "loss at the end": history[:-1],
-        "duplicate": np.insert(history, middle, history[middle]),
-        "duplicate at the end": np.append(history, history[-1:]),
-        "foreign": foreign,
-    }
+    yield "foreign", foreign
+    yield "loss", np.delete(history, middle)
+    yield "loss at the end", history[:-1]
+    yield "duplicate", np.insert(history, middle, history[middle])
+    yield "duplicate at the end", np.append(history, history[-1:])
 
 
-def reordered(history: Signals) -> "list[Signals]":
+def reordered(history: Signals) -> Iterator[Signals]:
     """Histories in which two signals of a key have changed places."""
-    found = []
     for first in range(len(history) // 2, min(len(history) // 2 + REORDERS, len(history))):
         same = np.flatnonzero(history["key"][first + 1 :] == history["key"][first])
         if len(same):
             other = history.copy()
             second = first + 1 + int(same[0])
             other[[first, second]] = history[[second, first]]
-            found.append(other)
-    return found
+            yield other
 
 
 def connected(given: argparse.Namespace) -> ba.Client:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -18,14 +19,15 @@ CUT_S: Final = 10.0
 _GONE_S: Final = 240.0
 _REFUSED_S: Final = 180.0  # a budget may refuse for so long
 _NOTICED_S: Final = 30.0
+_RESTORED_S: Final = 60.0
 
 
 class Struck:
     """A release, who sends to it, and what strikes need beside them."""
 
-    def __init__(self, release: Release, client: Client) -> None:
+    def __init__(self, release: Release, client: Client, seed: int) -> None:
         self.release, self.client = release, client
-        self.killer = Killer(release.container["image"])
+        self.killer = Killer(release.container["image"], seed)
 
     def deleted(self, pod: dict[str, Any]) -> Seen:
         """A pod is deleted: it leaves the Service, drains, and stops in order."""
@@ -62,36 +64,37 @@ class Struck:
 
     def cut_off(self, pod: dict[str, Any]) -> Seen:
         """A pod is cut off by a NetworkPolicy for CUT_S: nothing may come in or go out."""
-        name, host = pod["metadata"]["name"], pod["status"]["podIP"]
+        name, host, namespace = pod["metadata"]["name"], pod["status"]["podIP"], self.release.namespace
         if not self.client.reaches(host):
             return False, f"{name} could not be reached before"
-        namespace = self.release.namespace
         with self._policies(pod):
             kubectl("-n", namespace, "label", "pod", name, f"{CUT}=true", "--overwrite")
             try:
-                hit = self._until(_NOTICED_S, lambda: not self.client.reaches(host))
-                time.sleep(CUT_S if hit else 0)
+                with contextlib.suppress(DefectFoundError):
+                    wait_for("", _NOTICED_S, lambda: not self.client.reaches(host), 0.5)
+                begun = time.monotonic()
+                restarts = _restarts(get(namespace, "pod", name))
+                time.sleep(CUT_S)
+                reached, seconds = self.client.reaches(host), time.monotonic() - begun
             finally:
-                with contextlib.suppress(KubectlError):  # it may be gone meanwhile
-                    kubectl("-n", namespace, "label", "pod", name, f"{CUT}-")
-        if not hit:
+                _restored("label", "-n", namespace, "pod", name, f"{CUT}-")
+        if reached:
             return False, f"{name} could be reached all the time: are NetworkPolicies enforced here?"
-        there = get(namespace, "pods", selector=self.release.selector)
-        if any(one["metadata"]["uid"] == pod["metadata"]["uid"] for one in there):
-            wait_for(f"{name} to be reached again", _NOTICED_S, lambda: self.client.reaches(host), 0.5)
-        return True, f"{name}: connections were refused for {CUT_S:g} s"
+        if restarts != _restarts(pod):
+            return False, f"{name} started again before it was seen to be cut off"
+        return True, f"{name}: new connections were refused for {seconds:.0f} s"
 
     @contextlib.contextmanager
     def _policies(self, pod: dict[str, Any]) -> Iterator[None]:
         """Policies that let this pod do something leave out who is cut off; one for those allows nothing."""
-        namespace = self.release.namespace
-        labels = pod["metadata"]["labels"]
+        namespace, labels = self.release.namespace, pod["metadata"]["labels"]
         ours = {"key": CUT, "operator": "DoesNotExist"}
         changed = {}
         for policy in get(namespace, "networkpolicies"):
             selector = policy["spec"].get("podSelector", {})
-            if selector.get("matchLabels", {}).items() <= labels.items():
-                changed[policy["metadata"]["name"]] = selector.get("matchExpressions")
+            if policy["metadata"]["name"] != CUT and selector.get("matchLabels", {}).items() <= labels.items():
+                before = [one for one in selector.get("matchExpressions", []) if one != ours]
+                changed[policy["metadata"]["name"]] = before
         deny = {
             "apiVersion": "networking.k8s.io/v1",
             "kind": "NetworkPolicy",
@@ -101,18 +104,16 @@ class Struck:
         try:
             apply(namespace, deny)
             for name, before in changed.items():
-                self._patch(name, [*(before or []), ours])
+                kubectl(*self._patch(name, [*before, ours]))
             yield
         finally:
             for name, before in changed.items():
-                with contextlib.suppress(KubectlError):
-                    self._patch(name, before)
-            with contextlib.suppress(KubectlError):
-                kubectl("-n", namespace, "delete", "networkpolicy", CUT, "--ignore-not-found")
+                _restored(*self._patch(name, before or None))
+            _restored("delete", "-n", namespace, "networkpolicy", CUT, "--ignore-not-found")
 
-    def _patch(self, policy: str, expressions: list[Any] | None) -> None:
+    def _patch(self, policy: str, expressions: list[Any] | None) -> list[str]:
         change = json.dumps({"spec": {"podSelector": {"matchExpressions": expressions}}})
-        kubectl("-n", self.release.namespace, "patch", "networkpolicy", policy, "--type=merge", "-p", change)
+        return ["patch", "-n", self.release.namespace, "networkpolicy", policy, "--type=merge", "-p", change]
 
     def _gone(self, pod: dict[str, Any]) -> Seen:
         name, uid = pod["metadata"]["name"], pod["metadata"]["uid"]
@@ -124,13 +125,22 @@ class Struck:
         wait_for(f"the end of {name}", _GONE_S, gone, 0.5)
         return True, f"{name} is gone"
 
-    @staticmethod
-    def _until(seconds: float, holds: Callable[[], bool]) -> bool:
+
+def _restored(*words: str) -> None:
+    """Undo something on the cluster, tried for a while. DefectFoundError says which command is left to be run."""
+
+    def done() -> bool:
         try:
-            wait_for("", seconds, holds, 0.5)
-        except DefectFoundError:
-            return False
+            kubectl(*words)
+        except KubectlError as error:
+            if "not found" not in str(error):  # the pod may be gone meanwhile
+                raise
         return True
+
+    try:
+        wait_for("undoing a strike", _RESTORED_S, done, 2)
+    except DefectFoundError as error:
+        raise DefectFoundError(f"{error}; left to be done: kubectl {shlex.join(words)}") from None
 
 
 def _restarts(pod: dict[str, Any]) -> int:
