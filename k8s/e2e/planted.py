@@ -70,6 +70,12 @@ def migrated_without_import(service):
         standalone.in_volume = kept
 
 
+def struck(service):
+    """Step 3b for this release alone."""
+    service.upgrade(**service.given)
+    yield from steps.struck(service)
+
+
 def taken_away(service):
     """Step 8 for this release alone, without its namespace."""
     service.upgrade(**service.given)
@@ -205,6 +211,14 @@ PLANTS = {
         with_upgrade(steps.confined),
         r"the account's token is mounted",
         (POD, "automountServiceAccountToken: false", "automountServiceAccountToken: true"),
+    ),
+    "emptied": Plant(
+        "3b",
+        "the log is in the pod's temporary space, so a pod that is replaced has lost it",
+        struck,
+        r"client failed|is there,|not acknowledged|ended early",
+        (POD, "{name: data, mountPath: /var/lib/bitactor}", "{name: temporary, mountPath: /var/lib/bitactor}"),
+        mode=STANDALONE,
     ),
     "volume": Plant(
         "6",
