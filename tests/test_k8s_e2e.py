@@ -16,7 +16,7 @@ import page
 import planted
 from kube import Failed
 
-STEPS = {"1", "2", "3", "4", "5", "6", "6b", "7", "8"}
+STEPS = {"1", "2", "3", "3b", "4", "5", "6", "6b", "7", "8"}
 
 
 def test_the_app_is_the_examples_and_counts_readings(tmp_path):
