@@ -177,9 +177,10 @@ def damaged(history: Signals) -> Iterator[tuple[str, Signals]]:
 
 
 def reordered(history: Signals) -> Iterator[Signals]:
-    """Histories in which two signals of a key have changed places."""
+    """Histories in which two signals of a kind and key have changed places."""
     for first in range(len(history) // 2, min(len(history) // 2 + REORDERS, len(history))):
-        same = np.flatnonzero(history["key"][first + 1 :] == history["key"][first])
+        rest = history[first + 1 :]
+        same = np.flatnonzero((rest["key"] == history["key"][first]) & (rest["kind"] == history["kind"][first]))
         if len(same):
             other = history.copy()
             second = first + 1 + int(same[0])
