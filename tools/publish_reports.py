@@ -18,6 +18,7 @@ DOCS = ROOT / "docs" / "validation"
 REPORTS = {
     "build/validation/validation_report.json": "reports/full.json",
     "build/chaos/chaos_report.json": "reports/chaos.json",
+    "build/chaos-kubernetes/chaos_report.json": "reports/chaos-kubernetes.json",
     "build/soak/soak_report.json": "reports/soak.json",
     "build/quick/validation_report.json": "reports/quick.json",
     "build/adversarial_retest_report.json": "adversarial_retest_report.json",

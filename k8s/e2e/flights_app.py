@@ -11,10 +11,11 @@ READINGS = '''
 reading = app.kind("reading", 5, value="f8")
 
 
-@app.actor(reading, state={"count": "u8", "total": "f8"})
+@app.actor(reading, state={"count": "u8", "last": "f8", "total": "f8"})
 def readings(state, signal):
-    """Count and sum a key's readings."""
+    """Count and sum a key's readings, and keep the last one, which shows their order."""
     state.count += 1
+    state.last = signal.value
     state.total += signal.value
 '''
 

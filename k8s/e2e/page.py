@@ -111,12 +111,14 @@ def faults(report):
 
 
 def rows(report):
-    """A row for each check."""
+    """A row for each check of the steps that ran."""
     changed = ", changed" if report["changed"] else ""
     where = f"Kubernetes {report['kubernetes']}, {report['machine']}"
     yield f"Run of {report['at'][:10]}: commit {report['commit']}{changed}, {where}."
     for number, title in TITLES.items():
         found = [row for row in report["rows"] if row["step"] == number]
+        if not found:
+            continue  # a step that is newer than this run
         took = next((row["seen"] for row in found if row["check"] == "seconds"), 0.0)
         load = "".join(f", load {row['seen']:.0f}" for row in found if row["check"] == "load")
         yield from ("", f"### {number}. {title} ({took:.0f} s{load})", "", "| check | seen |", "|---|---|")

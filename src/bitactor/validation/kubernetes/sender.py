@@ -11,6 +11,7 @@ history of any length is known without keeping it. Keys are the label's own: nob
 
 import argparse
 import importlib.util
+import itertools
 import json
 import math
 import sys
@@ -35,7 +36,7 @@ TEMPLATE = 1 << 16
 PIECES_A_SECOND = 50
 GAP_S_MIN = 0.02
 ANSWER_S = 120.0
-REORDERS = 32  # places that are tried: most states do not depend on the order everywhere
+REORDERS = 32  # keys that are tried
 
 Signals = npt.NDArray[Any]
 States = dict[str, Any]  # "actor key" -> fields as the admin API gives them, or None
@@ -177,14 +178,12 @@ def damaged(history: Signals) -> Iterator[tuple[str, Signals]]:
 
 
 def reordered(history: Signals) -> Iterator[Signals]:
-    """Histories in which two signals of a kind and key have changed places."""
-    for first in range(len(history) // 2, min(len(history) // 2 + REORDERS, len(history))):
-        rest = history[first + 1 :]
-        same = np.flatnonzero((rest["key"] == history["key"][first]) & (rest["kind"] == history["kind"][first]))
-        if len(same):
+    """Histories in which the last two signals of a kind and key have changed places: later ones might hide it."""
+    for key, kind in itertools.product(np.unique(history["key"])[:REORDERS], np.unique(history["kind"])):
+        last = np.flatnonzero((history["key"] == key) & (history["kind"] == kind))[-2:]
+        if len(last) > 1:
             other = history.copy()
-            second = first + 1 + int(same[0])
-            other[[first, second]] = history[[second, first]]
+            other[last] = history[last[::-1]]
             yield other
 
 
