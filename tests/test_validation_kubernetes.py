@@ -13,7 +13,7 @@ import pytest
 
 import bitactor as ba
 from bitactor.validation import app as own
-from bitactor.validation.kubernetes import sender
+from bitactor.validation.kubernetes import pods, sender
 from bitactor.validation.load import signals_at
 from bitactor.validation.service import Served
 
@@ -108,6 +108,12 @@ def test_states_are_compared_as_the_api_shows_them_and_apps_found_as_the_service
     assert sender.app_of(f"{two}:two").name == "two"
     with pytest.raises(ValueError, match="holds 2 apps"):
         sender.app_of(str(two))
+
+
+def test_of_a_client_that_failed_its_own_last_line_is_told():
+    said = "Traceback\n  File\nbitactor.X: gone\ncommand terminated with exit code 1\n"
+    assert pods._last_words(said) == "bitactor.X: gone"
+    assert pods._last_words("\n") == "it said nothing"
 
 
 def test_an_app_of_which_nothing_can_be_judged_is_told():

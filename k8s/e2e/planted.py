@@ -216,7 +216,7 @@ PLANTS = {
         "3b",
         "the log is in the pod's temporary space, so a pod that is replaced has lost it",
         struck,
-        r"client failed|is there,|not acknowledged|ended early",
+        r"client failed|is there,|everything was acknowledged|acknowledged signals",
         (POD, "{name: data, mountPath: /var/lib/bitactor}", "{name: temporary, mountPath: /var/lib/bitactor}"),
         mode=STANDALONE,
     ),

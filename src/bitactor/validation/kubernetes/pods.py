@@ -85,7 +85,7 @@ class Client:
         self._process = subprocess.Popen(tethered(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         if not self._process.stdout.readline().startswith("{"):
-            raise DefectFoundError(f"the client does not begin: {self._process.communicate()[1][-800:]}")
+            raise DefectFoundError(f"the client does not begin: {_last_words(self._process.communicate()[1])}")
         self.began_at = time.monotonic()
 
     def elapsed(self) -> float:
@@ -101,7 +101,7 @@ class Client:
         except subprocess.TimeoutExpired:
             raise DefectFoundError(f"not everything was acknowledged within {_ENDS_S:g} s") from None
         if not out.strip():
-            raise DefectFoundError(f"the client failed: {said[-800:]}")
+            raise DefectFoundError(f"the client failed: {_last_words(said)}")
         ended: dict[str, Any] = json.loads(out.splitlines()[-1])
         return ended
 
@@ -184,6 +184,12 @@ class Client:
             {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": self.name}, "data": {"sender.py": code}},
             {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": self.name, "labels": labels}, "spec": spec},
         ]
+
+
+def _last_words(said: str) -> str:
+    """The last line of a program's errors; kubectl's word of its status comes behind it."""
+    lines = [line for line in said.splitlines() if line and not line.startswith("command terminated")]
+    return lines[-1][:800] if lines else "it said nothing"
 
 
 class Killer:
