@@ -85,13 +85,13 @@ def find(namespace: str, release: str | None, token_secret: str | None) -> Relea
         there = Release(namespace, found[0], token_secret)
     except KubectlError as error:
         raise CannotRun(f"the release has no Services as the chart makes them: {error}") from None
-    for secret, key in there.secrets.values():
+    for holder, key in there.secrets.values():
         try:
-            data = get(namespace, "secret", secret).get("data", {})
+            keys = sorted(get(namespace, "secret", holder).get("data", {}))
         except KubectlError as error:
-            raise CannotRun(f"the client's pod needs {key} of the Secret {secret}: {error}") from None
-        if key not in data:
+            raise CannotRun(f"the client's pod needs {key} of the Secret {holder}: {error}") from None
+        if key not in keys:
             raise CannotRun(
-                f"the client's pod needs {key} of the Secret {secret}, which has {', '.join(data) or 'nothing'}"
+                f"the client's pod needs {key} of the Secret {holder}, which has {', '.join(keys) or 'nothing'}"
             )
     return there
