@@ -12,23 +12,11 @@ from datetime import datetime
 import yaml
 from kube import PYTHON, Failed, apply, get, kubectl, status, wait_for
 
+from bitactor.validation.kubernetes.pods import KILLER
+
 HOST = "bitactor-e2e-host"
 LEAVES_S = 4.0  # shutdown.preStopSeconds is 5; the API's clock and this one are of one machine or near
 _IS_JSON = re.compile(r"\{.*\}$").match
-_KILLER = """
-import os, sys
-uid = sys.argv[1].replace("-", "_"), sys.argv[1]
-hit = 0
-for pid in filter(str.isdigit, os.listdir("/proc")):
-    try:
-        group, command = open(f"/proc/{pid}/cgroup").read(), open(f"/proc/{pid}/cmdline").read()
-    except OSError:
-        continue
-    if any(one in group for one in uid) and "bitactor" in command and "serve" in command:
-        os.kill(int(pid), 9)
-        hit += 1
-print(hit)
-"""
 
 
 def replaced(service, pod, seconds=240):
@@ -71,7 +59,7 @@ def process_killed(service):
     pod = service.pods()[0]
     name, before = pod["metadata"]["name"], pod["status"]["containerStatuses"][0]["restartCount"]
     killer(service.image)
-    said = kubectl("-n", HOST, "exec", "killer", "--", PYTHON, "-I", "-c", _KILLER, pod["metadata"]["uid"]).strip()
+    said = kubectl("-n", HOST, "exec", "killer", "--", PYTHON, "-I", "-c", KILLER, pod["metadata"]["uid"]).strip()
     if said == "0":
         raise Failed("the process to kill was not found on the node")
 

@@ -10,6 +10,8 @@ import flights_app
 import yaml
 from flights_app import ROOT
 
+from bitactor.validation.kubernetes.release import is_ready
+
 HERE = Path(__file__).parent
 CHART = ROOT / "k8s/helm/bitactor"
 PYTHON = "/opt/bitactor/bin/python"
@@ -295,11 +297,6 @@ class Service:
             "print(json.dumps([one(k) for k in sys.argv[2:]]))"
         )
         return wait_for("the counts", 60, lambda: self.answered(code, self.admin, *keys), every=1)
-
-
-def is_ready(pod):
-    """Whether a pod is Ready."""
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", []))
 
 
 class Load:

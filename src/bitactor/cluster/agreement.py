@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final
 from bitactor.log import marks, streams
 from bitactor.log.contract import LogSettingsError
 from bitactor.log.nats import LEAVE_S
+from bitactor.signals import PARTITIONS
 
 if TYPE_CHECKING:
     from bitactor.log.nats import Connection
 
-LANES_MAX: Final = 64
 _KEY: Final = "lanes"
 
 
@@ -55,7 +55,7 @@ async def _agreed(connection: "Connection", prefix: str, lanes: int, replicas: i
 
 async def _lanes_with_records(connection: "Connection", prefix: str, deadline: float) -> int:
     """How many lanes there are with records; each has one from the moment that it was first owned."""
-    for lane in range(LANES_MAX):
+    for lane in range(PARTITIONS):
         try:
             info = await streams.ask(connection, f"STREAM.INFO.{prefix}-lane-{lane}", deadline=deadline)
         except streams.ApiError as error:
@@ -64,7 +64,7 @@ async def _lanes_with_records(connection: "Connection", prefix: str, deadline: f
             return lane
         if not info["state"]["last_seq"]:
             return lane
-    return LANES_MAX
+    return PARTITIONS
 
 
 async def _leave_who_is_cut_off(connection: "Connection", stream: str) -> None:

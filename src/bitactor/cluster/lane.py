@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from bitactor.cluster.intake import PART_BYTES_MAX, Intake
+from bitactor.cluster.names import Names
 from bitactor.cluster.outbox import Outbox, Send
 from bitactor.engine import Engine
 from bitactor.log.contract import LogError, LogFencedError, LogSettingsError
@@ -86,7 +87,7 @@ class LaneCore(Core):
         given = self.settings.nats
         log = await JetStreamLog.open(
             self._client,
-            f"{given.stream}-{self.app.name}",
+            Names(given.stream, self.app.name).streams,
             lane=self.lane,
             replicas=given.replicas,
             size_bytes_max=given.size_bytes_max,
@@ -105,7 +106,7 @@ class LaneCore(Core):
         given = self.settings.nats
         store = await ObjectSnapshots.open(
             self._client,
-            f"{given.stream}-{self.app.name}",
+            Names(given.stream, self.app.name).streams,
             lane=self.lane,
             directory=directory,
             keep=self.settings.snapshot.keep,

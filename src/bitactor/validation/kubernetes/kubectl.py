@@ -10,6 +10,7 @@ from typing import Any, Final
 from bitactor.validation.campaign import CannotRun, DefectFoundError
 
 _TIMEOUT_S: Final = 120.0
+_READY_S: Final = 120.0
 _WAITS_S: Final = (1, 2, 4)
 # What kubectl says when the API server did not get to it at all.
 _BUSY: Final = (
@@ -53,6 +54,12 @@ def get(namespace: str, kind: str, name: str = "", selector: str = "") -> Any:
 def apply(namespace: str, *objects: Any) -> None:
     """Create or change these."""
     kubectl("-n", namespace, "apply", "-f", "-", given={"apiVersion": "v1", "kind": "List", "items": list(objects)})
+
+
+def wait_until_ready(namespace: str, pod: str) -> None:
+    """Wait for a pod of one's own. KubectlError: it is not Ready within _READY_S."""
+    words = ["wait", "--for=condition=Ready", f"pod/{pod}", f"--timeout={_READY_S:g}s"]
+    kubectl("-n", namespace, *words, timeout_s=_READY_S + 10)
 
 
 def wait_for(what: str, seconds: float, holds: Callable[[], Any], every_s: float = 0.25) -> Any:

@@ -11,13 +11,12 @@ from typing import Any, Final, Self
 
 from bitactor.validation.campaign import DefectFoundError
 from bitactor.validation.kubernetes import sender
-from bitactor.validation.kubernetes.kubectl import KubectlError, apply, kubectl, wait_for
+from bitactor.validation.kubernetes.kubectl import KubectlError, apply, kubectl, wait_for, wait_until_ready
 from bitactor.validation.kubernetes.release import Release
 from bitactor.validation.tether import tethered
 
 PYTHON: Final = "/opt/bitactor/bin/python"
 _SLEEP: Final = [PYTHON, "-I", "-c", "import time; time.sleep(1000000)"]
-_READY_S: Final = 120.0
 _POLICIES_S: Final = 2.0  # until they know a new pod
 _ENDS_S: Final = 600.0
 _CHARTS_OWN: Final = ("config", "tls", "auth", "admin-token", "client-ca", "nats", "data", "cache", "temporary")
@@ -29,7 +28,8 @@ try:
 except OSError:
     print("no")
 """
-_KILLER: Final = """
+# The uid of a pod is in the name of its processes' group of resources, with - or with _.
+KILLER: Final = """
 import os, sys
 uids = sys.argv[1], sys.argv[1].replace("-", "_")
 hit = 0
@@ -58,13 +58,7 @@ class Client:
         self._remove()
         try:
             apply(self.release.namespace, *self._objects())
-            self._k(
-                "wait",
-                "--for=condition=Ready",
-                f"pod/{self.name}",
-                f"--timeout={_READY_S:g}s",
-                timeout_s=_READY_S + 10,
-            )
+            wait_until_ready(self.release.namespace, self.name)
         except BaseException:
             self._remove()
             raise
@@ -94,7 +88,7 @@ class Client:
 
     def end(self) -> dict[str, Any]:
         """Let it stop; what it sent and was acknowledged. DefectFoundError: it failed, or waits for ever."""
-        self._k(*self._exec(PYTHON, "-I", "-c", "open('/tmp/stop', 'w')"), own=True)
+        kubectl(*self._exec(PYTHON, "-I", "-c", "open('/tmp/stop', 'w')"))
         assert self._process is not None
         try:
             out, said = self._process.communicate(timeout=_ENDS_S)
@@ -116,28 +110,17 @@ class Client:
         return kubectl(*self._exec(PYTHON, "-I", "-c", _REACHES, host, str(port))).strip() == "yes"
 
     def _words(self, verb: str) -> list[str]:
-        words = [
-            PYTHON,
-            "-I",
-            "/code/sender.py",
-            verb,
-            "--address",
-            self.release.address,
-            "--admin",
-            self.release.admin,
-        ]
+        where = ["--address", self.release.address, "--admin", self.release.admin]
+        words = [PYTHON, "-I", "/code/sender.py", verb, *where]
         return [*words, "--label", self.label, "--seed", str(self.seed), "--app", self.release.app()]
 
     def _exec(self, *words: str) -> list[str]:
         return ["-n", self.release.namespace, "exec", self.name, "--", *words]
 
-    def _k(self, *words: str, own: bool = False, timeout_s: float = 120.0) -> str:
-        where = () if own else ("-n", self.release.namespace)
-        return kubectl(*where, *words, timeout_s=timeout_s)
-
     def _remove(self) -> None:
         with contextlib.suppress(KubectlError):
-            self._k("delete", "pod,configmap", self.name, "--ignore-not-found", "--grace-period=1")
+            words = ["delete", "pod,configmap", self.name, "--ignore-not-found", "--grace-period=1"]
+            kubectl("-n", self.release.namespace, *words)
 
     def _objects(self) -> list[dict[str, Any]]:
         release, code = self.release, Path(sender.__file__).read_text(encoding="utf-8")
@@ -205,7 +188,7 @@ class Killer:
         node = pod["spec"]["nodeName"]
         name = f"killer-{zlib.crc32(node.encode()):08x}"
         self._make(name, node)
-        said = kubectl("-n", self.namespace, "exec", name, "--", PYTHON, "-I", "-c", _KILLER, pod["metadata"]["uid"])
+        said = kubectl("-n", self.namespace, "exec", name, "--", PYTHON, "-I", "-c", KILLER, pod["metadata"]["uid"])
         return int(said)
 
     def _make(self, name: str, node: str) -> None:
@@ -232,21 +215,13 @@ class Killer:
         made = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
         wait_for("the account of the killer's namespace", 60, self._has_account, 0.5)
         apply(self.namespace, made)
-        kubectl(
-            "-n",
-            self.namespace,
-            "wait",
-            "--for=condition=Ready",
-            f"pod/{name}",
-            f"--timeout={_READY_S:g}s",
-            timeout_s=_READY_S + 10,
-        )
+        wait_until_ready(self.namespace, name)
 
     def remove(self) -> None:
         """Take its namespace away."""
         if self._there:
             with contextlib.suppress(KubectlError):
-                kubectl("delete", "namespace", self.namespace, "--ignore-not-found", timeout_s=_READY_S)
+                kubectl("delete", "namespace", self.namespace, "--ignore-not-found")
 
     def _has_account(self) -> bool:
         kubectl("-n", self.namespace, "get", "serviceaccount", "default")
